@@ -1,0 +1,59 @@
+"""Convex functions with a closed-form proximal map.
+
+    g(x),   prox(x, step) = argmin_v g(v) + |v - x|^2 / (2 step),   conjugate(u) = sup_x <x, u> - g(x)
+
+All three act on one item whose axes are the trailing `ndim` axes (all axes when `ndim` is None); values of a batch come
+back with the batch's shape. `fenchel_gap(x, u) = g(x) + g*(u) - <x, u> >= 0` is the local piece of a duality gap: summed
+over the terms of a problem it gives `P - D` without the cancellation of two large numbers.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+from jax import Array
+
+
+class Functional:
+    """Base class; a new functional gives `__call__`, `prox`, `conjugate`, and `fenchel_gap` where a local form exists."""
+
+    ndim: int | None
+
+    def __call__(self, x: Array) -> Array:
+        """`g(x)`."""
+        raise NotImplementedError
+
+    def prox(self, x: Array, step: Array) -> Array:
+        """The proximal map with step `step > 0`."""
+        raise NotImplementedError
+
+    def conjugate(self, u: Array) -> Array:
+        """`g*(u)`."""
+        raise NotImplementedError
+
+    def conjugate_prox(self, u: Array, step: Array) -> Array:
+        """The proximal map of `g*`, by the Moreau identity unless a direct form is known."""
+        return u - step * self.prox(u / step, 1 / step)
+
+    def fenchel_gap(self, x: Array, u: Array) -> Array:
+        """`g(x) + g*(u) - <x, u>`, never negative in exact arithmetic."""
+        return self(x) + self.conjugate(u) - self.total(x * u)
+
+    def with_ndim(self, ndim: int) -> "Functional":
+        """The same functional for items with `ndim` axes, unless it already knows."""
+        if self.ndim is not None:
+            return self
+        return dataclasses.replace(self, ndim=ndim)  # type: ignore[type-var]
+
+    def total(self, values: Array) -> Array:
+        """The sum over one item."""
+        if self.ndim is None:
+            return jnp.sum(values)
+        return jnp.sum(values, axis=tuple(range(values.ndim - self.ndim, values.ndim)))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+def feasible(violation: Array, like: Array, total: Array) -> Array:
+    """`total`, or +inf where the largest relative violation of a constraint exceeds rounding."""
+    return jnp.where(violation > 16 * jnp.finfo(like.dtype).eps, jnp.inf, total)

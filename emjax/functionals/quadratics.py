@@ -1,0 +1,173 @@
+"""Quadratic functions: least squares on measurements, and priors diagonal in a fast orthonormal transform."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from emjax._pytree import assign, leaf, pytree_dataclass, static
+from emjax.functionals.base import Functional
+from emjax.operators.base import LinearOperator, Shape, as_float
+
+
+@pytree_dataclass
+class LeastSquares(Functional):
+    """The data term `1/2 sum_i w_i |A x - y|_i^2`.
+
+    `y` has shape `(*batch, *A.out_shape)`; `weight` (inverse noise variances, optional) broadcasts to it. Where a pixel
+    mask is zero, `y` is set to zero: what was not measured may hold anything, NaN included.
+
+    Raises ValueError when the trailing axes of `y` are not `A.out_shape`.
+    """
+
+    A: LinearOperator
+    y: Array = leaf("out_shape")
+    weight: Array | None = leaf("out_shape", default=None)
+
+    def __post_init__(self) -> None:
+        y, shape = as_float(self.y), self.A.out_shape
+        if y.ndim < len(shape) or y.shape[y.ndim - len(shape) :] != shape:
+            raise ValueError(
+                f"the measurements have shape {y.shape}, but {self.A} gives {shape}; extra batch axes go in front"
+            )
+        assign(self, y=self.A.measured(y), weight=None if self.weight is None else as_float(self.weight))
+
+    @property
+    def ndim(self) -> int:  # type: ignore[override]
+        return len(self.A.in_shape)
+
+    @property
+    def out_shape(self) -> Shape:
+        return self.A.out_shape
+
+    def residual(self, x: Array) -> Array:
+        """`A x - y` for one item."""
+        return self.A.forward(x) - self.y
+
+    def weighted(self, r: Array) -> Array:
+        return r if self.weight is None else self.weight * r
+
+    def __call__(self, x: Array) -> Array:
+        r = self.residual(x)
+        return 0.5 * jnp.sum(self.weighted(jnp.real(r * jnp.conj(r))))
+
+    def gradient(self, x: Array) -> Array:
+        """`A.H w (A x - y)` for one item."""
+        return self.A.adjoint(self.weighted(self.residual(x)))
+
+    def lipschitz(self) -> Array:
+        """An upper bound of the gradient's Lipschitz constant."""
+        square = self.A.norm_bound() ** 2
+        return square if self.weight is None else square * jnp.max(self.weight)
+
+    def backprojection(self) -> Array:
+        """`A.H w y`."""
+        return self.A.adjoint(self.weighted(self.y))
+
+    def gram_diagonal(self) -> Array | None:
+        """`d` with `A.H w A x = d * x`, or None."""
+        d = self.A.gram_diagonal()
+        if d is None or self.weight is None:
+            return d
+        # With weights only an operator that is itself diagonal keeps a diagonal normal operator.
+        return d * self.weight if self.A.is_diagonal else None
+
+    @property
+    def has_prox(self) -> bool:
+        return self.gram_diagonal() is not None or (self.weight is None and self.A.has_resolvent)
+
+    def prox(self, x: Array, step: Array) -> Array:
+        v = x + step * self.backprojection()
+        if (d := self.gram_diagonal()) is not None:
+            return v / (1 + step * d)
+        return self.A.resolvent(v, step)
+
+
+@pytree_dataclass
+class SquaredDistance(Functional):
+    """`g(z) = 1/2 sum_i w_i |z_i - y_i|^2`: a data term seen from the side of the measurements."""
+
+    y: Array = leaf("ndim")
+    weight: Array | None = leaf("ndim", default=None)
+    ndim: int | None = static(default=None)
+
+    def _w(self) -> Array:
+        return jnp.ones((), jnp.real(self.y).dtype) if self.weight is None else self.weight
+
+    def __call__(self, z: Array) -> Array:
+        r = z - self.y
+        return 0.5 * self.total(self._w() * jnp.real(r * jnp.conj(r)))
+
+    def prox(self, z: Array, step: Array) -> Array:
+        return (z + step * self._w() * self.y) / (1 + step * self._w())
+
+    def conjugate(self, u: Array) -> Array:
+        w = self._w()
+        quadratic = jnp.where(u == 0, 0, 0.5 * jnp.abs(u) ** 2 / w)
+        return self.total(quadratic + jnp.real(jnp.conj(self.y) * u))
+
+    def conjugate_prox(self, u: Array, step: Array) -> Array:
+        w = self._w()
+        return w * (u - step * self.y) / (w + step)
+
+    def fenchel_gap(self, z: Array, u: Array) -> Array:
+        w = self._w()
+        r = w * (z - self.y) - u
+        return self.total(jnp.where(r == 0, 0, 0.5 * jnp.abs(r) ** 2 / w))
+
+
+@pytree_dataclass
+class Quadratic(Functional):
+    """`g(x) = 1/2 |d^(1/2) C (x - mean)|^2` with an orthonormal transform `C` and `d > 0` in its domain.
+
+    With the DCT for `C` and `1/d` the power spectrum this is the negative log-density of a Gaussian random field.
+    `d` has the shape of `C`'s output, `mean` broadcasts to its input; both may have batch axes.
+    """
+
+    C: LinearOperator
+    d: Array = leaf("out_shape")
+    mean: Array = leaf("in_shape", default=0.0)
+
+    def __post_init__(self) -> None:
+        if self.C.gram_scale() is None or self.C.row_scale() is None:
+            raise ValueError(f"Quadratic needs an orthonormal transform, {self.C} is not known to be one")
+        assign(self, d=as_float(self.d), mean=as_float(self.mean))
+
+    @property
+    def ndim(self) -> int:  # type: ignore[override]
+        return len(self.C.in_shape)
+
+    def with_ndim(self, ndim: int) -> "Quadratic":
+        return self
+
+    @property
+    def in_shape(self) -> Shape:
+        return self.C.in_shape
+
+    @property
+    def out_shape(self) -> Shape:
+        return self.C.out_shape
+
+    def __call__(self, x: Array) -> Array:
+        c = self.C.forward(x - self.mean)
+        return 0.5 * jnp.sum(self.d * jnp.real(c * jnp.conj(c)))
+
+    def apply(self, x: Array) -> Array:
+        """The Hessian `C.H d C x`."""
+        return self.C.adjoint(self.d * self.C.forward(x))
+
+    def apply_inverse(self, x: Array) -> Array:
+        """`C.H d^-1 C x`: the covariance of the random field."""
+        return self.C.adjoint(self.C.forward(x) / self.d)
+
+    def gradient(self, x: Array) -> Array:
+        return self.apply(x - self.mean)
+
+    def prox(self, x: Array, step: Array) -> Array:
+        return self.mean + self.C.adjoint(self.C.forward(x - self.mean) / (1 + step * self.d))
+
+    def conjugate(self, u: Array) -> Array:
+        c = self.C.forward(u)
+        return 0.5 * jnp.sum(jnp.real(c * jnp.conj(c)) / self.d) + jnp.sum(u * self.mean)
+
+    def fenchel_gap(self, x: Array, u: Array) -> Array:
+        r = jnp.sqrt(self.d) * self.C.forward(x - self.mean) - self.C.forward(u) / jnp.sqrt(self.d)
+        return 0.5 * jnp.sum(jnp.real(r * jnp.conj(r)))

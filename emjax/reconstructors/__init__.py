@@ -1,0 +1,39 @@
+"""Reconstructors `(y, A) -> x`: `emjax.load(name)`, or the classes themselves."""
+
+from typing import Any
+
+from emjax.reconstructors.base import Reconstructor
+from emjax.reconstructors.linear import DelaunayPlan, LinearInterpolation
+from emjax.reconstructors.linear import plan as linear_plan
+from emjax.reconstructors.spectral import Spectral
+from emjax.reconstructors.variational import TotalVariation, WaveletL1
+
+METHODS = {
+    "linear": LinearInterpolation,
+    "spectral": Spectral,
+    "tv": TotalVariation,
+    "wavelet": WaveletL1,
+}
+
+
+def load(name: str, **settings: Any) -> Any:
+    """The reconstructor of that name with the given settings, e.g. `load("tv", weight=0.02)`.
+
+    Raises ValueError for an unknown name, listing those there are.
+    """
+    if name not in METHODS:
+        raise ValueError(f"unknown method {name!r}; there are {', '.join(METHODS)}")
+    return METHODS[name](**settings)
+
+
+__all__ = [
+    "METHODS",
+    "DelaunayPlan",
+    "LinearInterpolation",
+    "Reconstructor",
+    "Spectral",
+    "TotalVariation",
+    "WaveletL1",
+    "linear_plan",
+    "load",
+]

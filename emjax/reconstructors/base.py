@@ -1,0 +1,117 @@
+"""What every reconstructor shares: `x = recon(y, A, noise=None, key=None)`, batched, pure, with weights from the data.
+
+A reconstructor is a frozen pytree. Where its weights are None they are estimated from the measurements; `fit` returns
+the same reconstructor with the weights filled in, so that they can be seen, kept, and used for other parts of one image.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from emjax._pytree import batch_axes
+from emjax.acquisition.noise import Noise
+from emjax.operators import LinearOperator
+from emjax.operators.base import as_float
+from emjax.solvers.solve import by_backend
+
+
+class Reconstructor:
+    """Base class: subclasses give `_fit` and `_recover` for one item."""
+
+    def _fit(self, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Self:
+        """The same reconstructor with every weight an array."""
+        raise NotImplementedError
+
+    def _recover(self, y: Array, A: LinearOperator, noise: Noise | None) -> Array:
+        """`x` for one item, with the weights given."""
+        raise NotImplementedError
+
+    def fit(self, y: Array, A: LinearOperator, noise: Noise | None = None, *, key: Array | None = None) -> Self:
+        """Estimate the weights that were not given, one set an item; see the class for how."""
+        y = check_measurements(y, A)
+        return _fit_items(self, y, A, noise, _key(key))
+
+    def __call__(self, y: Array, A: LinearOperator, noise: Noise | None = None, *, key: Array | None = None) -> Array:
+        """Recover `x`, shape `(*batch, *A.in_shape)`, from `y`, shape `(*batch, *A.out_shape)`.
+
+        noise: its level where known (`Noise`); otherwise taken from the data where a method needs it.
+        key: for the random choice of held-out measurements; a fixed one when not given.
+        Raises ValueError for shapes that do not fit. NaN at unmeasured places is ignored.
+        """
+        y = check_measurements(y, A)
+        return _recover_items(self, y, A, noise, _key(key))
+
+
+def check_measurements(y: Any, A: LinearOperator) -> Array:
+    """`y` as floats, or ValueError."""
+    y = as_float(y)
+    shape = A.out_shape
+    if y.ndim < len(shape) or y.shape[y.ndim - len(shape) :] != shape:
+        raise ValueError(f"the measurements have shape {y.shape}, but {A} gives {shape}; batch axes go in front")
+    return A.measured(y)
+
+
+def _key(key: Array | None) -> Array:
+    return jax.random.key(0) if key is None else key
+
+
+def _one_fit(recon: Reconstructor, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Any:
+    return recon._fit(y, A, noise, key)
+
+
+def _one_recover(recon: Reconstructor, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Any:
+    return recon._fit(y, A, noise, key)._recover(y, A, noise)
+
+
+def _over_items(fn: Any, recon: Reconstructor, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Any:
+    """`fn` over the leading axes of the measurements, and of masks, weights and noise levels that have them."""
+    parts = (recon, A, noise)
+    leaves, treedef = jax.tree.flatten(parts)
+    counts = jax.tree.leaves(batch_axes(parts))
+    core = len(A.out_shape)
+    batch = jnp.broadcast_shapes(
+        y.shape[: y.ndim - core], *[jnp.shape(v)[:c] for v, c in zip(leaves, counts, strict=True)]
+    )
+    if not batch:
+        return fn(recon, y, A, noise, key)
+    size = 1
+    for n in batch:
+        size *= n
+
+    def flat(v: Array, count: int) -> Array:
+        shape = jnp.shape(v)[count:]
+        return jnp.broadcast_to(v, (*batch, *shape)).reshape(size, *shape) if count else v
+
+    moved = jax.tree.unflatten(treedef, [flat(v, c) for v, c in zip(leaves, counts, strict=True)])
+    axes = jax.tree.unflatten(treedef, [0 if c else None for c in counts])
+    ys = jnp.broadcast_to(y, (*batch, *A.out_shape)).reshape(size, *A.out_shape)
+    keys = jax.random.split(key, size)
+    out = jax.vmap(by_backend(fn), in_axes=(axes[0], 0, axes[1], axes[2], 0))(moved[0], ys, moved[1], moved[2], keys)
+    return jax.tree.map(lambda v: v.reshape(*batch, *v.shape[1:]), out)
+
+
+@jax.jit
+def _fit_items(recon: Reconstructor, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Any:
+    return _over_items(_one_fit, recon, y, A, noise, key)
+
+
+@functools.partial(jax.jit)
+def _recover_items(recon: Reconstructor, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Array:
+    return _over_items(_one_recover, recon, y, A, noise, key)
+
+
+def noise_weights(estimate: Array, noise: Noise | None, mask: Array) -> Array | None:
+    """Inverse noise variances at the estimated grey values, scaled to a mean of one over the mask; None if unknown."""
+    if noise is None:
+        return None
+    variance = noise.variance(estimate)
+    seen = (mask != 0).astype(estimate.dtype)
+    floor = 1e-3 * jnp.max(variance * seen)
+    weight = 1 / jnp.where(variance > floor, variance, jnp.where(floor > 0, floor, 1))
+    mean = jnp.sum(weight * seen) / jnp.maximum(jnp.sum(seen), 1)
+    return weight / jnp.where(mean > 0, mean, 1)

@@ -1,0 +1,174 @@
+"""Weights from the data: held-out pixels with Stein's estimate, and the discrepancy principle, along one warm-started path.
+
+- 2-D pixel scans: the smallest estimated error over the image, from a tenth of the measured pixels that is held out
+  (for what was not measured) and Stein's estimate (for what was). The noise is estimated where it is not given. Large
+  images are represented by up to four crops.
+- Any other operator: the largest weight whose residual is at most the noise, `|A x - y|^2 <= m sigma^2` (Morozov 1966).
+
+The path is one `lax.scan` from the smoothest candidate to the roughest; each solve starts from the last one's state.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from emjax.acquisition.noise import Noise, estimate_noise
+from emjax.functionals import LeastSquares
+from emjax.operators import LinearOperator, PixelSampling
+from emjax.solvers.loop import Solver
+from emjax.solvers.problem import Problem
+
+CROP = 256
+HELD_OUT = 0.1
+
+Build = Callable[[LeastSquares, Array], Problem]
+
+
+def path(build: Build, solver: Solver, data: LeastSquares, thetas: Array, steps: int, x0: Array | None) -> Array:
+    """The recovered items `(n, *in_shape)` along `thetas`, each `steps` steps from the last."""
+
+    def begin(theta: Array) -> tuple[Any, Any]:
+        plan = solver.prepare(build(data, theta))
+        return plan, solver.init(plan, x0)
+
+    def visit(state: Any, theta: Array) -> tuple[Any, Array]:
+        plan = solver.prepare(build(data, theta))
+        state = lax.fori_loop(0, steps, lambda _, s: solver.step(plan, s), solver.resume(plan, state))
+        return state, solver.value(plan, state)
+
+    return lax.scan(visit, begin(thetas[0])[1], thetas)[1]
+
+
+def hold_out(key: Array, mask: Array) -> tuple[Array, Array]:
+    """The mask without a random tenth of its measured pixels, and that tenth (1 where held out)."""
+    held = (jax.random.uniform(key, mask.shape) < HELD_OUT) & (mask != 0)
+    return jnp.where(held, 0, mask), held.astype(mask.dtype)
+
+
+def crops(v: Array) -> Array:
+    """Up to four crops `(n, h, w)` of at most `CROP` a side that represent an image; all of it up to twice that side."""
+    h, w = v.shape[-2:]
+    heights, widths = _starts(h), _starts(w)
+    size = min(h, CROP), min(w, CROP)
+    return jnp.stack([lax.dynamic_slice(v, (i, j), size) for i in heights for j in widths])
+
+
+def _starts(n: int) -> list[int]:
+    if n <= CROP:
+        return [0]
+    if n <= 2 * CROP:
+        return [0, n - CROP]
+    return [n // 4 - CROP // 2, n - n // 4 - CROP // 2]
+
+
+class Samples(NamedTuple):
+    """What a weight is judged on: crops `(n, h, w)` of a pixel scan, and the noise variance of a sample."""
+
+    y: Array
+    kept: Array  # the training mask
+    held: Array  # 1 where a measured pixel is held out
+    probe: Array  # random signs on the training mask
+    variance: Array
+
+
+def samples(y: Array, A: PixelSampling, noise: Noise | None, key: Array) -> Samples:
+    """Split a pixel scan into training and held-out pixels; soft weights are divided out."""
+    seen = A.mask != 0
+    target = jnp.where(seen, y / jnp.where(seen, A.mask, 1), 0)
+    split, sign = jax.random.split(key)
+    kept, held = hold_out(split, seen.astype(y.dtype))
+    probe = jax.random.rademacher(sign, y.shape, y.dtype) * kept
+    if noise is None:
+        variance = estimate_noise(target, seen).read_sigma ** 2
+        variance = jnp.where(jnp.isfinite(variance), variance, 0)
+    else:
+        variance = noise.variance(jnp.sum(target) / jnp.maximum(jnp.sum(seen), 1))
+    return Samples(crops(target), crops(kept), crops(held), crops(probe), variance.astype(y.dtype))
+
+
+def risk(
+    build: Build, solver: Solver, s: Samples, thetas: Array, steps: int, start: Array | None = None
+) -> tuple[Array, Array]:
+    """The estimated mean squared error of each candidate over all pixels of the crops, and the recoveries.
+
+    Unmeasured pixels: the error at held-out ones, less the noise. Measured pixels, which a rough recovery leaves as
+    noisy as they are: Stein's estimate `|x - y|^2 / n - v + 2 v div / n`, its divergence from one random probe
+    (Stein 1981; Ramani, Blu, Unser 2008). Either alone is blind to half of the image.
+    """
+    spread = jnp.max(jnp.abs(s.y))
+    step = 0.1 * jnp.sqrt(s.variance) + 1e-3 * jnp.where(spread > 0, spread, 1)
+
+    def one(y: Array, kept: Array, held: Array, probe: Array, x0: Array | None) -> tuple[Array, ...]:
+        A = PixelSampling(kept)
+        both = jnp.stack([y, y + step * probe])
+        xs, moved = jax.vmap(lambda v: path(build, solver, LeastSquares(A, v), thetas, steps, x0))(both)
+        axes = (-2, -1)
+        squares = (xs - y) ** 2
+        divergence = jnp.sum(probe * (moved - xs), axes) / step
+        return jnp.sum(held * squares, axes), jnp.sum(kept * squares, axes), divergence, xs
+
+    axes = (0, 0, 0, 0, None if start is None else 0)
+    held_error, kept_error, divergence, xs = jax.vmap(one, in_axes=axes)(s.y, s.kept, s.held, s.probe, start)
+    n_held, n_kept = jnp.maximum(jnp.sum(s.held), 1), jnp.maximum(jnp.sum(s.kept), 1)
+    unmeasured = jnp.sum(held_error, 0) / n_held - s.variance
+    measured = (jnp.sum(kept_error, 0) + 2 * s.variance * jnp.sum(divergence, 0)) / n_kept - s.variance
+    share = (jnp.sum(s.held) + jnp.sum(s.kept)) / s.y.size
+    total = share * measured + (1 - share) * unmeasured
+    # An estimate may dip below zero; the refinement takes logarithms of what is above the lowest plausible error.
+    return jnp.maximum(total, 1e-3 * s.variance), xs
+
+
+def parabola(log_theta: Array, errors: Array) -> tuple[Array, Array]:
+    """The minimum of `errors` over equally spaced `log_theta`, refined by a parabola through its neighbours."""
+    n = errors.shape[0]
+    safe = jnp.where(jnp.isfinite(errors), errors, jnp.inf)
+    i = jnp.argmin(safe)
+    j = jnp.clip(i, 1, max(1, n - 2))
+    a, b, c = (jnp.log(jnp.maximum(safe[jnp.clip(j + k, 0, n - 1)], 1e-30)) for k in (-1, 0, 1))
+    bend = a - 2 * b + c
+    inside = (i == j) & (bend > 0) & jnp.isfinite(bend)
+    shift = jnp.where(inside, 0.5 * (a - c) / jnp.where(inside, bend, 1), 0)
+    shift = jnp.clip(shift, -0.5, 0.5)
+    spacing = log_theta[1] - log_theta[0] if n > 1 else jnp.zeros(())
+    return jnp.exp(log_theta[i] + shift * spacing), i
+
+
+def by_risk(build: Build, solver: Solver, s: Samples, thetas: Array, steps: int) -> Array:
+    """The candidate (refined) with the smallest estimated error."""
+    errors, _ = risk(build, solver, s, thetas, steps)
+    return parabola(jnp.log(thetas), errors)[0]
+
+
+def by_discrepancy(
+    build: Build, solver: Solver, y: Array, A: LinearOperator, noise: Noise, thetas: Array, steps: int
+) -> Array:
+    """The first candidate, from the smoothest, whose residual is down to the noise; the roughest if none is."""
+    data = LeastSquares(A, y)
+    xs = path(build, solver, data, thetas, steps, None)
+
+    def excess(x: Array) -> Array:
+        r = data.residual(x)
+        mean = jnp.abs(A.forward(x))
+        measured = A.measured(jnp.ones(A.out_shape, r.real.dtype))
+        return jnp.sum(jnp.abs(r) ** 2) / jnp.maximum(jnp.sum(measured * noise.variance(mean)), 1e-30)
+
+    ratios = lax.map(excess, xs)
+    below = ratios <= 1
+    i = jnp.where(jnp.any(below), jnp.argmax(below), thetas.shape[0] - 1)
+    # Log-linear interpolation between the last candidate above the noise and the first below.
+    k = jnp.maximum(i - 1, 0)
+    hi, lo = jnp.log(ratios[k]), jnp.log(ratios[i])
+    t = jnp.where((hi > 0) & (hi > lo), hi / jnp.where(hi > lo, hi - lo, 1), 1)
+    t = jnp.where(jnp.any(below), jnp.clip(t, 0, 1), 1)
+    return jnp.exp((1 - t) * jnp.log(thetas[k]) + t * jnp.log(thetas[i]))
+
+
+def needs_noise(name: str) -> ValueError:
+    """The error of an automatic weight without anything to take it from."""
+    return ValueError(
+        f"{name}: held-out pixels can set the weight only of 2-D pixel scans; for this operator give the noise "
+        "(recon(y, A, noise=Noise(read_sigma=...))) or the weight"
+    )

@@ -1,0 +1,136 @@
+"""A Gaussian random field as prior: the image's power spectrum falls like a power of the frequency.
+
+    x = argmin |A x - y|^2_w + weight * |f^(exponent/2) C (x - mean)|^2,    C the DCT, f in cycles a pixel
+
+In other words kriging or Wiener interpolation: for pixel scans the posterior mean of a field with spectrum `1 / f^p`.
+Natural and EM images have p between 2 and 4, and this beats total variation by decibels on sparse scans. Solved by
+preconditioned conjugate gradients in the DCT domain. Sources: Cressie 1993 (kriging); Field 1987 (the power law).
+"""
+
+from typing import Self
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from emjax._pytree import assign, leaf, pytree_dataclass
+from emjax.acquisition.noise import Noise
+from emjax.functionals import LeastSquares, Quadratic
+from emjax.operators import DCT, LinearOperator, PixelSampling
+from emjax.operators.base import Shape, as_float
+from emjax.reconstructors.base import Reconstructor, noise_weights
+from emjax.reconstructors.selection import by_discrepancy, needs_noise, parabola, risk, samples
+from emjax.reconstructors.variational import check_weight
+from emjax.solvers import PCG, Problem, solve
+
+EXPONENTS = (2.0, 2.5, 3.0, 3.5, 4.0)
+
+
+def frequency(shape: Shape) -> np.ndarray:
+    """The radial frequency of each DCT coefficient, cycles a pixel; at zero half the lowest one, never 0."""
+    axes = np.meshgrid(*[np.arange(n) / (2 * n) for n in shape], indexing="ij")
+    f = np.sqrt(sum(a**2 for a in axes))
+    return np.maximum(f, 0.25 / max(shape))
+
+
+@pytree_dataclass
+class Spectral(Reconstructor):
+    """The reconstructor of this module; see there.
+
+    weight: noise variance over the prior's spectral density at f = 1 (larger is smoother); None or "auto" estimates it
+    with the exponent, by held-out pixels for 2-D pixel scans. Other operators take the exponent 3 and the discrepancy
+    principle, which needs `noise`. gap, max_steps: where the conjugate gradients stop.
+    """
+
+    weight: Array | None = leaf("_scalar", default=None)
+    exponent: Array | None = leaf("_scalar", default=None)
+    gap: Array = leaf("_scalar", default=1e-4)
+    max_steps: Array = leaf("_scalar", default=60)
+
+    def __post_init__(self) -> None:
+        weight, exponent = check_weight(self.weight), check_weight(self.exponent)
+        assign(self, weight=weight, exponent=exponent, gap=as_float(self.gap), max_steps=jnp.asarray(self.max_steps))
+
+    @property
+    def _scalar(self) -> int:
+        return 0
+
+    def problem(self, data: LeastSquares, weight: Array, exponent: Array) -> Problem:
+        """The problem that is solved."""
+        dtype = data.y.real.dtype
+        d = weight * jnp.asarray(frequency(data.A.in_shape), dtype) ** exponent
+        return Problem(data, Quadratic(DCT(data.A.in_shape), d.astype(dtype), _mean(data.y, data.A)))
+
+    def _fit(self, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Self:
+        weight, exponent = self.weight, self.exponent
+        if weight is None:
+            if isinstance(A, PixelSampling) and A.ndim == 2:
+                weight, exponent = self._by_risk(y, A, noise, key)
+            elif noise is not None:
+                exponent = jnp.full((), 3.0, y.real.dtype) if exponent is None else exponent
+                square = A.norm_bound() ** 2
+                cutoffs = jnp.geomspace(0.02, 0.7, 14).astype(y.real.dtype)
+                weight = by_discrepancy(
+                    lambda data, w: self.problem(data, w, exponent),
+                    PCG(),
+                    y,
+                    A,
+                    noise,
+                    square / cutoffs**exponent,
+                    15,
+                )
+            else:
+                raise needs_noise("spectral")
+        exponent = jnp.full((), 3.0, y.real.dtype) if exponent is None else exponent
+        return type(self)(weight, exponent, self.gap, self.max_steps)
+
+    def _by_risk(self, y: Array, A: PixelSampling, noise: Noise | None, key: Array) -> tuple[Array, Array]:
+        """First the cut-off frequency, where prior and data weigh the same, at exponent 3; then both around it.
+
+        `weight f_c^p = share of measured pixels` ties the weight to the cut-off: moving along p at a fixed cut-off
+        changes the recovery little, so that a few steps from the last solution do.
+        """
+        dtype = y.dtype
+        parts = samples(y, A, noise, key)
+        share = jnp.maximum(jnp.mean(parts.kept), 1e-6)
+
+        def build(data: LeastSquares, theta: Array) -> Problem:
+            return self.problem(data, share / theta[0] ** theta[1], theta[1])
+
+        def search(cutoffs: Array, p: Array, steps: int, start: Array | None) -> tuple[Array, Array]:
+            thetas = jnp.stack([cutoffs, jnp.broadcast_to(p, cutoffs.shape)], -1)
+            return risk(build, PCG(), parts, thetas, steps, start)
+
+        # Beyond about the sampling's own Nyquist frequency there is nothing to gain, and the system turns stiff.
+        highest = 0.9 * jnp.sqrt(share)
+        cutoffs = highest * jnp.geomspace(0.05, 1.0, 12).astype(dtype)
+        first = jnp.full((), 3.0, dtype) if self.exponent is None else self.exponent
+        errors, xs = search(cutoffs, first, 8, None)
+        cutoff, i = parabola(jnp.log(cutoffs), errors)
+        start = xs[:, i]
+        near = jnp.minimum(cutoff, 0.8 * highest) * jnp.asarray([0.8, 1.0, 1.25], dtype)
+        exponents = jnp.asarray(EXPONENTS, dtype) if self.exponent is None else first[None]
+        table = lax.map(lambda p: search(near, p, 8, start)[0], exponents)  # (exponents, 3)
+        row = jnp.argmin(jnp.min(table, axis=1))
+        chosen, _ = parabola(jnp.log(near), table[row])
+        exponent = exponents[row]
+        return share / chosen**exponent, exponent
+
+    def _recover(self, y: Array, A: LinearOperator, noise: Noise | None) -> Array:
+        assert self.weight is not None and self.exponent is not None
+
+        def run(weights: Array | None, start: Array | None) -> Array:
+            problem = self.problem(LeastSquares(A, y, weights), self.weight, self.exponent)
+            return solve(problem, PCG(), gap=self.gap, max_steps=self.max_steps, start=start).value
+
+        x = run(None, None)
+        if noise is not None and isinstance(A, PixelSampling):
+            x = run(noise_weights(x, noise, A.mask), x)
+        return x
+
+
+def _mean(y: Array, A: LinearOperator) -> Array:
+    """The grey level that explains the measurements best."""
+    ones = A.forward(jnp.ones(A.in_shape, y.real.dtype))
+    power = jnp.sum(jnp.abs(ones) ** 2)
+    return jnp.sum(jnp.real(jnp.conj(ones) * y)) / jnp.where(power > 0, power, 1)

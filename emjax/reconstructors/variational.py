@@ -1,0 +1,150 @@
+"""Sparse priors: total variation (Rudin, Osher, Fatemi 1992) and orthogonal wavelets with an l1 norm.
+
+x = argmin 1/2 |A x - y|^2_w + weight * TV(x)         or   + weight * |W x|_1
+"""
+
+from typing import Any, Self
+
+import jax.numpy as jnp
+from jax import Array
+
+from emjax._pytree import assign, leaf, pytree_dataclass, static
+from emjax.acquisition.noise import Noise
+from emjax.functionals import L1, Box, LeastSquares
+from emjax.operators import LinearOperator, PixelSampling, Wavelet
+from emjax.operators.base import as_float
+from emjax.reconstructors.base import Reconstructor, noise_weights
+from emjax.reconstructors.selection import by_discrepancy, by_risk, needs_noise, samples
+from emjax.solvers import FISTA, PDHG, TV, Problem, Term, solve
+
+
+def check_weight(weight: Any) -> Array | None:
+    """None for "auto", else a non-negative float array."""
+    if weight is None or (isinstance(weight, str) and weight == "auto"):
+        return None
+    if isinstance(weight, str):
+        raise ValueError(f'a weight is a number or "auto", got {weight!r}')
+    return as_float(weight)
+
+
+def measured_range(y: Array, A: LinearOperator) -> tuple[Array, Array]:
+    """The smallest and largest measured value of a pixel scan; of the back-projection for other operators."""
+    if isinstance(A, PixelSampling):
+        seen = A.mask != 0
+        target = y / jnp.where(seen, A.mask, 1)
+        low = jnp.min(jnp.where(seen, target, jnp.inf))
+        high = jnp.max(jnp.where(seen, target, -jnp.inf))
+        empty = ~jnp.any(seen)
+        return jnp.where(empty, 0, low), jnp.where(empty, 0, high)
+    back = A.adjoint(y) / jnp.maximum(A.norm_bound() ** 2, jnp.finfo(y.real.dtype).tiny)
+    return jnp.min(back), jnp.max(back)
+
+
+@pytree_dataclass
+class TotalVariation(Reconstructor):
+    """TV-regularised least squares, certified by PDHG.
+
+    weight: None or "auto" estimates it: by held-out pixels for 2-D pixel scans, by the discrepancy principle (needs
+    `noise`) for other operators. gap: the relative duality gap to reach. Where the measurements do not bound x (not a
+    pixel scan), x is kept within twice the range of the back-projection around its middle.
+    """
+
+    weight: Array | None = leaf("_scalar", default=None)
+    gap: Array = leaf("_scalar", default=1e-3)
+    max_steps: Array = leaf("_scalar", default=2000)
+    isotropic: bool = static(default=True)
+
+    def __post_init__(self) -> None:
+        assign(self, weight=check_weight(self.weight), gap=as_float(self.gap), max_steps=jnp.asarray(self.max_steps))
+
+    @property
+    def _scalar(self) -> int:
+        return 0
+
+    def problem(self, data: LeastSquares, weight: Array) -> Problem:
+        """The problem that is solved."""
+        return Problem(data, TV(weight, isotropic=self.isotropic), *self._bounds(data))
+
+    def _bounds(self, data: LeastSquares) -> tuple[Box, ...]:
+        if data.gram_diagonal() is not None:
+            return ()
+        low, high = measured_range(data.y, data.A)
+        return (Box(low - (high - low) / 2, high + (high - low) / 2),)
+
+    def _fit(self, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Self:
+        if self.weight is not None:
+            return self
+        low, high = measured_range(y, A)
+        spread = jnp.where(high > low, high - low, 1).astype(y.real.dtype)
+        thetas = spread * jnp.geomspace(0.2, 5e-4, 14).astype(spread.dtype)
+        solver = PDHG(balance=False)
+        if isinstance(A, PixelSampling) and A.ndim == 2:
+            weight = by_risk(self.problem, solver, samples(y, A, noise, key), thetas, 60)
+        elif noise is not None:
+            weight = by_discrepancy(self.problem, solver, y, A, noise, thetas, 60)
+        else:
+            raise needs_noise("tv")
+        return type(self)(weight, self.gap, self.max_steps, self.isotropic)
+
+    def _recover(self, y: Array, A: LinearOperator, noise: Noise | None) -> Array:
+        assert self.weight is not None
+        weights = None
+        if noise is not None and isinstance(A, PixelSampling):
+            first = solve(self.problem(LeastSquares(A, y), self.weight), PDHG(), gap=1e-2, max_steps=200)
+            weights = noise_weights(first.value, noise, A.mask)
+        problem = self.problem(LeastSquares(A, y, weights), self.weight)
+        return solve(problem, PDHG(), gap=self.gap, max_steps=self.max_steps).value
+
+
+@pytree_dataclass
+class WaveletL1(Reconstructor):
+    """Least squares with an l1 norm of orthogonal wavelet coefficients, by FISTA with adaptive restart.
+
+    The mean of the measurements is taken off first, so that the coarse band is not shrunk towards zero.
+    weight: as for `TotalVariation`. name: a wavelet of `emjax.operators.Wavelet`.
+    """
+
+    weight: Array | None = leaf("_scalar", default=None)
+    gap: Array = leaf("_scalar", default=1e-3)
+    max_steps: Array = leaf("_scalar", default=1000)
+    name: str = static(default="db4")
+
+    def __post_init__(self) -> None:
+        assign(self, weight=check_weight(self.weight), gap=as_float(self.gap), max_steps=jnp.asarray(self.max_steps))
+
+    @property
+    def _scalar(self) -> int:
+        return 0
+
+    def problem(self, data: LeastSquares, weight: Array) -> Problem:
+        """The problem that is solved."""
+        return Problem(data, Term(L1(weight), Wavelet(data.A.in_shape, self.name)))
+
+    def _offset(self, y: Array, A: LinearOperator) -> Array:
+        """The grey level `c` that explains the measurements best: `A 1 c ~ y`."""
+        ones = A.forward(jnp.ones(A.in_shape, y.real.dtype))
+        power = jnp.sum(jnp.abs(ones) ** 2)
+        return jnp.sum(jnp.real(jnp.conj(ones) * y)) / jnp.where(power > 0, power, 1)
+
+    def _centred(self, y: Array, A: LinearOperator) -> Array:
+        return A.measured(y - A.forward(jnp.full(A.in_shape, self._offset(y, A))))
+
+    def _fit(self, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Self:
+        if self.weight is not None:
+            return self
+        centred = self._centred(y, A)
+        low, high = measured_range(centred, A)
+        spread = jnp.where(high > low, high - low, 1).astype(y.real.dtype)
+        thetas = spread * jnp.geomspace(0.5, 5e-4, 14).astype(spread.dtype)
+        if isinstance(A, PixelSampling) and A.ndim == 2:
+            weight = by_risk(self.problem, FISTA(), samples(centred, A, noise, key), thetas, 30)
+        elif noise is not None:
+            weight = by_discrepancy(self.problem, FISTA(), centred, A, noise, thetas, 30)
+        else:
+            raise needs_noise("wavelet")
+        return type(self)(weight, self.gap, self.max_steps, self.name)
+
+    def _recover(self, y: Array, A: LinearOperator, noise: Noise | None) -> Array:
+        assert self.weight is not None
+        problem = self.problem(LeastSquares(A, self._centred(y, A)), self.weight)
+        return self._offset(y, A) + solve(problem, FISTA(), gap=self.gap, max_steps=self.max_steps).value

@@ -1,0 +1,24 @@
+"""Problems, the one verb `solve`, and an algorithm a file."""
+
+from emjax.solvers.fista import FISTA
+from emjax.solvers.loop import History, Solver, Status
+from emjax.solvers.pcg import PCG
+from emjax.solvers.pdhg import PDHG
+from emjax.solvers.problem import TV, Problem, Term
+from emjax.solvers.solve import Solution, Unrolled, choose, solve
+
+__all__ = [
+    "FISTA",
+    "PCG",
+    "PDHG",
+    "TV",
+    "History",
+    "Problem",
+    "Solution",
+    "Solver",
+    "Status",
+    "Term",
+    "Unrolled",
+    "choose",
+    "solve",
+]

@@ -1,0 +1,111 @@
+"""Preconditioned conjugate gradients for least squares plus quadratic priors diagonal in a fast transform.
+
+    (A.H w A + C.H d C) x = A.H w y + C.H d C mean
+
+The unknowns are the coefficients `c = C (x - mean)`: there the prior is diagonal, an iteration costs one transform and
+one inverse, and `1 / (mean(A.H w A) + d)` is the preconditioner. An item whose residual has vanished takes zero steps
+from then on, so that others of its batch can go on without it becoming NaN.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from emjax._pytree import pytree_dataclass, static
+from emjax.functionals import Quadratic
+from emjax.operators import Identity, LinearOperator
+from emjax.solvers.certificate import Certificate, from_primal
+from emjax.solvers.problem import Problem
+
+
+class Plan(NamedTuple):
+    problem: Problem
+    C: LinearOperator
+    d: Array  # zero without a prior
+    mean: Array
+    rhs: Array  # in the domain of the coefficients
+    inverse: Array  # the preconditioner
+
+
+class State(NamedTuple):
+    c: Array
+    residual: Array
+    direction: Array
+    rz: Array
+
+
+@pytree_dataclass
+class PCG:
+    """Setting: `check_every` steps a certificate."""
+
+    check_every: int = static(default=10)
+
+    def supports(self, problem: Problem) -> str | None:
+        if problem.box is not None:
+            return "PCG solves problems without a box; use FISTA or PDHG"
+        if len(problem.terms) > 1 or any(not _is_quadratic(t.functional, t.K) for t in problem.terms):
+            return "PCG takes least squares plus at most one Quadratic prior of x itself; use PDHG"
+        return None
+
+    def prepare(self, problem: Problem) -> Plan:
+        data = problem.data
+        rhs = data.backprojection()
+        if problem.terms:
+            prior = problem.terms[0].functional
+            assert isinstance(prior, Quadratic)
+            C, d, mean = prior.C, prior.d, jnp.broadcast_to(prior.mean, problem.in_shape).astype(rhs.dtype)
+        else:
+            C, d, mean = Identity(problem.in_shape), jnp.zeros((), rhs.dtype), jnp.zeros(problem.in_shape, rhs.dtype)
+        # rhs - H mean without the rounding of the prior's share, which cancels.
+        weighted = data.weighted(data.y - data.A.forward(mean))
+        rhs = C.forward(data.A.adjoint(weighted))
+        diagonal = data.gram_diagonal()
+        level = data.lipschitz() if diagonal is None else jnp.mean(jnp.broadcast_to(diagonal, problem.in_shape))
+        scale = level + d
+        return Plan(problem, C, d.astype(rhs.dtype), mean, rhs, (1 / jnp.where(scale > 0, scale, 1)).astype(rhs.dtype))
+
+    def _apply(self, plan: Plan, c: Array) -> Array:
+        data = plan.problem.data
+        x = plan.C.adjoint(c)
+        diagonal = data.gram_diagonal()
+        ax = data.A.adjoint(data.weighted(data.A.forward(x))) if diagonal is None else diagonal * x
+        return plan.C.forward(ax) + plan.d * c
+
+    def init(self, plan: Plan, x0: Array | None) -> State:
+        c = plan.inverse * plan.rhs if x0 is None else plan.C.forward(x0 - plan.mean)
+        return self._from(plan, c)
+
+    def _from(self, plan: Plan, c: Array) -> State:
+        residual = plan.rhs - self._apply(plan, c)
+        direction = plan.inverse * residual
+        return State(c, residual, direction, _dot(residual, direction))
+
+    def resume(self, plan: Plan, state: State) -> State:
+        """The state of a neighbouring problem as a start: the residual belongs to the new one."""
+        return self._from(plan, state.c)
+
+    def step(self, plan: Plan, state: State) -> State:
+        applied = self._apply(plan, state.direction)
+        curvature = _dot(state.direction, applied)
+        alive = (curvature > 0) & (state.rz > 0)
+        alpha = jnp.where(alive, state.rz / jnp.where(alive, curvature, 1), 0)
+        residual = state.residual - alpha * applied
+        z = plan.inverse * residual
+        rz = _dot(residual, z)
+        beta = jnp.where(alive, rz / jnp.where(alive, state.rz, 1), 0)
+        return State(state.c + alpha * state.direction, residual, z + beta * state.direction, rz)
+
+    def certificate(self, plan: Plan, state: State) -> tuple[Certificate, State]:
+        return from_primal(plan.problem, self.value(plan, state)), state
+
+    def value(self, plan: Plan, state: State) -> Array:
+        return plan.mean + plan.C.adjoint(state.c)
+
+
+def _is_quadratic(functional: object, K: LinearOperator) -> bool:
+    return isinstance(functional, Quadratic) and isinstance(K, Identity)
+
+
+def _dot(a: Array, b: Array) -> Array:
+    return jnp.sum(jnp.real(jnp.conj(a) * b))

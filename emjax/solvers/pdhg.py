@@ -1,0 +1,208 @@
+"""PDHG, the primal-dual hybrid gradient method of Chambolle and Pock (2011), over-relaxed, with balanced step sizes.
+
+    x' = prox_{tau G}(x - tau sum_i K_i.H p_i)
+    p_i' = prox_{sigma_i F_i*}(p_i + sigma_i K_i (2 x' - x)),     tau sum_i sigma_i ||K_i||^2 < 1
+    (x, p) <- (x, p) + rho ((x', p') - (x, p)),                    1 <= rho < 2
+
+`G` holds the data term when its prox has a closed form (pixel masks; together with the box), else the box alone, and the
+data joins the terms. The ratio of the step sizes is balanced by how far primal and dual have moved, at geometrically
+spaced checks, so that finitely many changes happen in any run and convergence is kept; with `restarts`, the run starts
+again from the average iterate where that has the smaller gap (Applegate et al. 2021).
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from emjax._pytree import pytree_dataclass, static
+from emjax.functionals import Box, SquaredDistance
+from emjax.solvers.certificate import Certificate, diagonal_bounds, from_primal, norm, primal_dual
+from emjax.solvers.problem import Problem, Term, total
+
+
+class Plan(NamedTuple):
+    problem: Problem
+    terms: tuple[Term, ...]  # the dualised terms, the data first if it is among them
+    box: Box | None
+    rhs: Array  # A.H w y
+    diagonal: Array | None
+    norms: tuple[Array, ...]
+    scale: Array  # expected size of primal movement over dual movement
+
+
+class State(NamedTuple):
+    x: Array
+    duals: tuple[Array, ...]
+    tau: Array
+    anchor: tuple[Array, tuple[Array, ...]]  # where the last balancing or restart took place
+    checks: Array
+    average: tuple[Array, Array, tuple[Array, ...]] | None  # count, sums of the iterates since then
+    best: Array  # the gap at the last restart
+
+
+@pytree_dataclass
+class PDHG:
+    """Settings: `relaxation` (rho), `balance` (adapt the step ratio), `restarts`, `check_every` steps a certificate."""
+
+    relaxation: Array | float = 1.9
+    balance: bool = static(default=True)
+    restarts: bool = static(default=False)
+    check_every: int = static(default=20)
+
+    def supports(self, problem: Problem) -> str | None:
+        return None
+
+    def prepare(self, problem: Problem) -> Plan:
+        data = problem.data
+        diagonal = data.gram_diagonal()
+        rhs = data.backprojection()
+        terms, box = problem.terms, problem.box
+        if diagonal is not None:
+            box = diagonal_bounds(problem)
+        elif not data.has_prox or box is not None:
+            distance = SquaredDistance(data.y, data.weight, len(data.out_shape))
+            terms = (Term(distance, data.A), *terms)
+        norms = tuple(term.K.norm_bound().astype(rhs.dtype) for term in terms)
+        return Plan(problem, terms, box, rhs, diagonal, norms, _scale(problem, rhs, diagonal))
+
+    def init(self, plan: Plan, x0: Array | None) -> State:
+        dtype = plan.rhs.dtype
+        if x0 is None:
+            x0 = _start(plan)
+        x = x0 if plan.box is None else plan.box.prox(x0)
+        duals = tuple(jnp.zeros(t.K.out_shape, _dual_dtype(t, dtype)) for t in plan.terms)
+        zero = jnp.zeros((), jnp.int32)
+        average = (zero, jnp.zeros_like(x), _zeros(duals)) if self.restarts else None
+        return State(x, duals, self._tau(plan), (x, duals), zero, average, jnp.asarray(jnp.inf, dtype))
+
+    def resume(self, plan: Plan, state: State) -> State:
+        """The state of a neighbouring problem (another weight) as a start: iterates stay, step sizes follow."""
+        return state._replace(tau=self._tau(plan))
+
+    def _tau(self, plan: Plan) -> Array:
+        dtype = plan.rhs.real.dtype
+        largest = jnp.max(jnp.stack(plan.norms)) if plan.norms else jnp.ones((), dtype)
+        return (0.1 * plan.scale / jnp.where(largest > 0, largest, 1)).astype(dtype)
+
+    def _sigmas(self, plan: Plan, tau: Array) -> list[Array]:
+        # Each dual gets an equal share of the condition, so that operators of unlike norm do not slow each other.
+        share = 0.99 / max(1, len(plan.norms))
+        return [share / jnp.where(n > 0, tau * n * n, jnp.inf) for n in plan.norms]
+
+    def _update(self, plan: Plan, state: State) -> tuple[Array, tuple[Array, ...]]:
+        """One step without relaxation."""
+        x, tau = state.x, state.tau
+        back = sum((t.K.adjoint(p) for t, p in zip(plan.terms, state.duals, strict=True)), jnp.zeros_like(x))
+        v = x - tau * back
+        if plan.diagonal is not None:
+            v = (v + tau * plan.rhs) / (1 + tau * plan.diagonal)
+        elif len(plan.terms) == len(plan.problem.terms):
+            v = plan.problem.data.A.resolvent(v + tau * plan.rhs, tau)
+        new = v if plan.box is None else plan.box.prox(v)
+        ahead = 2 * new - x
+        duals = tuple(
+            t.functional.conjugate_prox(p + sigma * t.K.forward(ahead), sigma)
+            for t, p, sigma in zip(plan.terms, state.duals, self._sigmas(plan, tau), strict=True)
+        )
+        return new, duals
+
+    def step(self, plan: Plan, state: State) -> State:
+        x, duals = self._update(plan, state)
+        rho = jnp.asarray(self.relaxation, state.x.dtype)
+        x = state.x + rho * (x - state.x)
+        duals = tuple(p + rho * (q - p) for p, q in zip(state.duals, duals, strict=True))
+        average = state.average
+        if average is not None:
+            count, sx, sp = average
+            average = (count + 1, sx + x, tuple(a + b for a, b in zip(sp, duals, strict=True)))
+        return state._replace(x=x, duals=duals, average=average)
+
+    def value(self, plan: Plan, state: State) -> Array:
+        """The iterate after one more plain step: feasible, and no farther from the optimum."""
+        return self._update(plan, state)[0]
+
+    def certificate(self, plan: Plan, state: State) -> tuple[Certificate, State]:
+        x, duals = self._update(plan, state)
+        certificate = self._certify(plan, x, duals)
+        if self.restarts:
+            state, certificate = self._restart(plan, state, certificate)
+        if self.balance:
+            state = self._balance(state)
+        return certificate, state._replace(checks=state.checks + 1)
+
+    def _certify(self, plan: Plan, x: Array, duals: tuple[Array, ...]) -> Certificate:
+        problem = plan.problem
+        if plan.box is None:
+            return from_primal(problem, x)
+        dualised = len(plan.terms) > len(problem.terms)
+        q = duals[0] if dualised else None
+        return primal_dual(problem, plan.box, x, q, duals[1:] if dualised else duals)
+
+    def _balance(self, state: State) -> State:
+        """Move `tau` towards (primal movement) / (dual movement), at checks 1, 3, 7, 15, ..."""
+        x0, p0 = state.anchor
+        due = (state.checks > 0) & ((state.checks & (state.checks + 1)) == 0)
+        dx = norm(state.x - x0)
+        dp = jnp.sqrt(total([norm(a - b) ** 2 for a, b in zip(state.duals, p0, strict=True)]))
+        moved = due & (dx > 0) & (dp > 0)
+        return self._rebalance(state, moved, dx, dp)
+
+    def _rebalance(self, state: State, moved: Array, dx: Array, dp: Array) -> State:
+        ratio = jnp.where(moved, dx / jnp.where(dp > 0, dp, 1), 1)
+        target = jnp.where(moved, jnp.sqrt(state.tau * ratio / jnp.sqrt(8.0).astype(dx.dtype)), state.tau)
+        anchor = _select(moved, (state.x, state.duals), state.anchor)
+        return state._replace(tau=target.astype(state.tau.dtype), anchor=anchor)
+
+    def _restart(self, plan: Plan, state: State, certificate: Certificate) -> tuple[State, Certificate]:
+        assert state.average is not None
+        count, sx, sp = state.average
+        inverse = 1 / jnp.maximum(count, 1).astype(sx.dtype)
+        mean = (sx * inverse, tuple(s * inverse for s in sp))
+        x, duals = self._update(plan, state._replace(x=mean[0], duals=mean[1]))
+        averaged = self._certify(plan, x, duals)
+        use = (count > 0) & (averaged.gap < certificate.gap)
+        gap = jnp.where(use, averaged.gap, certificate.gap)
+        again = (gap < 0.3 * state.best) & (count > 0)
+        jump = _select(use & again, mean, (state.x, state.duals))
+        fresh = (jnp.zeros_like(count), jnp.zeros_like(sx), _zeros(sp))
+        average = _select(again, fresh, state.average)
+        better = Certificate(*(jnp.where(use & again, a, c) for a, c in zip(averaged, certificate, strict=True)))
+        best = jnp.where(again, gap, state.best)
+        return state._replace(x=jump[0], duals=jump[1], average=average, best=best), better
+
+
+def _scale(problem: Problem, rhs: Array, diagonal: Array | None) -> Array:
+    """The expected size of `x` over that of the duals: grey range over weight."""
+    if diagonal is not None:
+        seen = diagonal > 0
+        target = rhs / jnp.where(seen, diagonal, 1)
+        spread = jnp.max(jnp.where(seen, target, -jnp.inf)) - jnp.min(jnp.where(seen, target, jnp.inf))
+    else:
+        spread = jnp.max(jnp.abs(rhs)) / jnp.maximum(problem.data.A.norm_bound() ** 2, jnp.finfo(rhs.dtype).tiny)
+    weights = [jnp.max(w) for t in problem.terms if (w := getattr(t.functional, "weight", None)) is not None]
+    weight = jnp.max(jnp.stack(weights)) if weights else spread
+    ratio = spread / jnp.where(weight > 0, weight, 1)
+    return jnp.where(jnp.isfinite(ratio) & (ratio > 0), ratio, 1).astype(rhs.dtype)
+
+
+def _start(plan: Plan) -> Array:
+    """The mean of the measured pixels, or the scaled back-projection."""
+    if plan.diagonal is not None:
+        mean = jnp.sum(plan.rhs) / jnp.maximum(jnp.sum(plan.diagonal), jnp.finfo(plan.rhs.dtype).tiny)
+        return jnp.full(plan.problem.in_shape, 1, plan.rhs.dtype) * mean
+    square = plan.problem.data.lipschitz()
+    return plan.rhs / jnp.where(square > 0, square, 1).astype(plan.rhs.dtype)
+
+
+def _dual_dtype(term: Term, dtype: Any) -> Any:
+    complex_out = jnp.issubdtype(term.K.out_dtype, jnp.complexfloating)
+    return jnp.result_type(dtype, jnp.complex64) if complex_out else dtype
+
+
+def _zeros(duals: tuple[Array, ...]) -> tuple[Array, ...]:
+    return tuple(jnp.zeros_like(p) for p in duals)
+
+
+def _select(condition: Array, yes: Any, no: Any) -> Any:
+    return lax.cond(condition, lambda: yes, lambda: no)

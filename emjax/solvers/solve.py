@@ -1,0 +1,314 @@
+"""`solve(problem, solver) -> Solution`: one verb for every iterative method, batched, compiled once.
+
+A batch runs as `vmap` on accelerators and item by item on a CPU, where a vectorised while-loop costs several times more:
+every item stops on its own either way, and none changes another's result.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.custom_batching import custom_vmap
+
+from emjax._pytree import batch_axes, pytree_dataclass, static
+from emjax.solvers import loop
+from emjax.solvers.fista import FISTA
+from emjax.solvers.loop import Carry, History, Solver, Status
+from emjax.solvers.pcg import PCG
+from emjax.solvers.pdhg import PDHG
+from emjax.solvers.problem import Problem
+
+
+@pytree_dataclass
+class Unrolled:
+    """Differentiate by running exactly `steps` steps and going back through them, with checkpoints."""
+
+    steps: int = static()
+
+
+@pytree_dataclass
+class Solution:
+    """What `solve` returns; every field has the batch's leading axes.
+
+    value: the recovered item, `(*batch, *in_shape)`. status: a `Status`. steps: taken. objective: at `value`.
+    gap: a bound of `objective - optimum` relative to the larger of the primal and dual objective, rounding included
+    (inf where the problem admits no certificate: bound it with a `Box`). state: to continue from (`start=solution`).
+    history: the certificates along the way where asked for.
+    """
+
+    value: Array
+    status: Array
+    steps: Array
+    objective: Array
+    gap: Array
+    state: Any
+    history: History | None
+    solver: str = static()
+
+    def check(self) -> "Solution":
+        """The same solution, or RuntimeError when an item did not converge (on the host)."""
+        status = np.asarray(self.status)
+        bad = np.unique(status[status != Status.CONVERGED])
+        if bad.size:
+            count = int((status != Status.CONVERGED).sum())
+            reasons = "; ".join(f"{Status(int(b)).name.lower()}: {Status(int(b)).message}" for b in bad)
+            raise RuntimeError(f"{count} of {status.size} items did not converge ({self.solver}): {reasons}")
+        return self
+
+    def __repr__(self) -> str:
+        return f"Solution({self.solver}, shape={jnp.shape(self.value)})"
+
+
+def choose(problem: Problem) -> Solver:
+    """The solver that `solve` takes when none is given: the most special one that fits."""
+    has_quadratic = PCG().supports(problem) is None and bool(problem.terms)
+    if has_quadratic:
+        return PCG()
+    if FISTA().supports(problem) is None:
+        return FISTA()
+    return PDHG()
+
+
+def solve(
+    problem: Problem,
+    solver: Solver | None = None,
+    *,
+    gap: Any = 1e-4,
+    max_steps: Any = 2000,
+    start: "Solution | Array | None" = None,
+    history: int = 0,
+    gradient: Unrolled | None = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> Solution:
+    """Minimise a problem, or a batch of them.
+
+    gap: stop where the certified gap is at most this, relative to the objective. max_steps: or at this many steps.
+    start: a first guess `(*batch, *in_shape)`, or an earlier `Solution` of the same solver to continue from.
+    history: how many certificates to keep (0: none). gradient: how to differentiate; without it a derivative raises.
+    progress: called on the host as `progress(steps, worst gap)` between compiled chunks; not under `jit`.
+
+    Raises ValueError or TypeError for parts that do not fit. Bad values (NaN) end in a status, item by item.
+    """
+    if not isinstance(problem, Problem):
+        raise TypeError(f"solve takes a Problem, got {type(problem).__name__}")
+    solver = choose(problem) if solver is None else solver
+    if (reason := solver.supports(problem)) is not None:
+        raise ValueError(reason)
+    batch, flat = _flatten(problem)
+    state, x0 = _flatten_start(problem, start, batch, type(solver).__name__)
+    dtype = jnp.real(problem.data.y).dtype
+    tolerance, limit = jnp.asarray(gap, dtype), jnp.asarray(max_steps, jnp.int32)
+    if gradient is not None:
+        carry, value = _unrolled(flat, solver, (state, x0), batch, gradient.steps)
+    elif progress is None:
+        carry, value = _compiled(flat, solver, (state, x0), tolerance, limit, rows=int(history), batched=bool(batch))
+    else:
+        carry, value = _chunks(flat, solver, (state, x0), tolerance, int(limit), int(history), bool(batch), progress)
+
+    def shape(v: Array) -> Array:
+        return v.reshape(*batch, *v.shape[1:]) if batch else v
+
+    carry = jax.tree.map(shape, carry)
+    name = type(solver).__name__
+    return Solution(
+        shape(value), carry.status, carry.steps, carry.objective, carry.gap, carry.state, carry.history, name
+    )
+
+
+# One item, and many.
+
+
+def _run(rows: int, problem: Problem, solver: Solver, start: Any, tolerance: Array, limit: Array) -> Any:
+    plan = solver.prepare(problem)
+    state, x0 = start
+    state = solver.init(plan, x0) if state is None else state
+    carry = loop.start(solver, plan, state, tolerance, rows)
+    carry = loop.finish(loop.advance(solver, plan, carry, tolerance, limit))
+    return carry, solver.value(plan, carry.state)
+
+
+def _advance(problem: Problem, solver: Solver, carry: Carry, tolerance: Array, limit: Array) -> Any:
+    plan = solver.prepare(problem)
+    carry = loop.advance(solver, plan, carry, tolerance, limit)
+    return carry, solver.value(plan, carry.state)
+
+
+def by_backend(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`fn` whose `vmap` runs item by item on a CPU and vectorised elsewhere."""
+    mapped = custom_vmap(fn)
+
+    @mapped.def_vmap
+    def rule(size: int, in_batched: Any, *args: Any) -> Any:
+        leaves, treedef = jax.tree.flatten(args)
+        flags = jax.tree.leaves(in_batched)
+        moving = [x for x, b in zip(leaves, flags, strict=True) if b]
+        fixed = [x for x, b in zip(leaves, flags, strict=True) if not b]
+
+        def one(function: Callable[..., Any], items: list[Array], shared: list[Array]) -> Any:
+            items_iter, shared_iter = iter(items), iter(shared)
+            return function(*jax.tree.unflatten(treedef, [next(items_iter if b else shared_iter) for b in flags]))
+
+        def sequential(items: list[Array], shared: list[Array]) -> Any:
+            return lax.map(lambda i: one(mapped, i, shared), items)
+
+        def vectorised(items: list[Array], shared: list[Array]) -> Any:
+            return jax.vmap(lambda i: one(fn, i, shared))(items)
+
+        out = lax.platform_dependent(moving, fixed, cpu=sequential, default=vectorised)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return mapped
+
+
+def undifferentiable(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`fn` whose derivative raises with advice, in place of a message about while-loops."""
+    wrapped = jax.custom_jvp(fn)
+
+    @wrapped.defjvp
+    def rule(primals: Any, tangents: Any) -> Any:
+        raise ValueError(
+            "this solve stops when its gap is small and has no derivative as it stands; say how to differentiate it: "
+            "solve(..., gradient=emjax.solvers.Unrolled(steps=200)), or cut the derivative with jax.lax.stop_gradient"
+        )
+
+    return wrapped
+
+
+@functools.cache
+def _single(rows: int) -> Callable[..., Any]:
+    return undifferentiable(by_backend(functools.partial(_run, rows)))
+
+
+@functools.cache
+def _continued() -> Callable[..., Any]:
+    return undifferentiable(by_backend(_advance))
+
+
+@functools.partial(jax.jit, static_argnames=("rows", "batched"))
+def _compiled(
+    flat: Any, solver: Solver, start: Any, tolerance: Array, limit: Array, *, rows: int, batched: bool
+) -> Any:
+    problem, axes = flat
+    run = _single(rows)
+    if not batched:
+        return run(problem, solver, start, tolerance, limit)
+    return jax.vmap(run, in_axes=(axes.value, None, 0, None, None))(problem, solver, start, tolerance, limit)
+
+
+@functools.partial(jax.jit, static_argnames=("batched",))
+def _compiled_more(flat: Any, solver: Solver, carry: Carry, tolerance: Array, limit: Array, *, batched: bool) -> Any:
+    problem, axes = flat
+    if not batched:
+        return _continued()(problem, solver, carry, tolerance, limit)
+    return jax.vmap(_continued(), in_axes=(axes.value, None, 0, None, None))(problem, solver, carry, tolerance, limit)
+
+
+def _chunks(
+    flat: Any,
+    solver: Solver,
+    start: Any,
+    tolerance: Array,
+    limit: int,
+    rows: int,
+    batched: bool,
+    progress: Callable[[int, float], None],
+) -> Any:
+    """The same solve in chunks of ten checks, the host called in between."""
+    chunk = 10 * solver.check_every
+    carry, value = _compiled(flat, solver, start, tolerance, jnp.int32(0), rows=rows, batched=batched)
+    done = 0
+    while done < limit:
+        limited = carry.status == Status.STEP_LIMIT
+        if not bool(jnp.any(limited)):
+            break
+        carry = carry._replace(status=jnp.where(limited, -1, carry.status))
+        done = min(done + chunk, limit)
+        carry, value = _compiled_more(flat, solver, carry, tolerance, jnp.int32(done), batched=batched)
+        carry = loop.finish(carry)
+        progress(int(jnp.max(carry.steps)), float(jnp.max(carry.gap)))
+    return carry, value
+
+
+def _unrolled(flat: Any, solver: Solver, start: Any, batch: tuple[int, ...], steps: int) -> Any:
+    problem, axes = flat
+
+    def one(problem: Problem, solver: Solver, start: Any) -> Any:
+        plan = solver.prepare(problem)
+        state, x0 = start
+        state = solver.init(plan, x0) if state is None else state
+        state = loop.unroll(solver, plan, state, steps)
+        value = solver.value(plan, state)
+        # The certificate describes the answer; it is no part of the derivative.
+        frozen_plan, frozen = jax.tree.map(lax.stop_gradient, (plan, state))
+        carry = loop.start(solver, frozen_plan, frozen, jnp.asarray(0, jnp.real(value).dtype), 0)
+        return loop.finish(carry._replace(steps=jnp.full((), steps, jnp.int32), state=frozen)), value
+
+    if not batch:
+        return one(problem, solver, start)
+    return jax.vmap(one, in_axes=(axes.value, None, 0))(problem, solver, start)
+
+
+# Batches.
+
+
+@jax.tree_util.register_static
+class _Axes:
+    """Which leaves of a flattened problem carry the batch axis: part of the program, so compared by value."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self._key = (jax.tree.structure(value, is_leaf=_is_none), tuple(jax.tree.leaves(value, is_leaf=_is_none)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Axes) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+def _is_none(x: Any) -> bool:
+    return x is None
+
+
+def _flatten(problem: Problem) -> tuple[tuple[int, ...], tuple[Problem, _Axes]]:
+    """The batch shape, and the problem with every batched leaf broadcast to one leading axis."""
+    leaves, treedef = jax.tree.flatten(problem)
+    counts = jax.tree.leaves(batch_axes(problem))
+    shapes = [jnp.shape(x)[:c] for x, c in zip(leaves, counts, strict=True)]
+    try:
+        batch = np.broadcast_shapes(*shapes)
+    except ValueError as err:
+        raise ValueError(f"the batch axes of the measurements, masks and weights do not fit: {shapes}") from err
+    size = int(np.prod(batch))
+
+    def flat(x: Array, count: int) -> Array:
+        if count == 0:
+            return x
+        core = jnp.shape(x)[count:]
+        return jnp.broadcast_to(x, (*batch, *core)).reshape(size, *core)
+
+    out = jax.tree.unflatten(treedef, [flat(x, c) for x, c in zip(leaves, counts, strict=True)])
+    axes = jax.tree.unflatten(treedef, [0 if c else None for c in counts])
+    return batch, (out, _Axes(axes))
+
+
+def _flatten_start(problem: Problem, start: Any, batch: tuple[int, ...], name: str) -> tuple[Any, Array | None]:
+    size, core = int(np.prod(batch)), problem.in_shape
+    if start is None:
+        return None, None
+    if isinstance(start, Solution):
+        if start.solver != name:
+            raise ValueError(f"a solution of {start.solver} cannot be continued by {name}; pass start=solution.value")
+        if jnp.shape(start.value) != (*batch, *core):
+            raise ValueError(f"the start has shape {jnp.shape(start.value)}, the problem {(*batch, *core)}")
+        state = jax.tree.map(lambda v: v.reshape(size, *v.shape[len(batch) :]) if batch else v, start.state)
+        return state, None
+    x0 = jnp.asarray(start, jnp.real(problem.data.y).dtype)
+    if x0.ndim < len(core) or x0.shape[x0.ndim - len(core) :] != core:
+        raise ValueError(f"the start has shape {x0.shape}, but x has shape {core} (batch axes in front)")
+    x0 = jnp.broadcast_to(x0, (*batch, *core))
+    return None, x0.reshape(size, *core) if batch else x0

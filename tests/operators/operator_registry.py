@@ -1,0 +1,218 @@
+"""Every linear operator, small enough to be compared with its dense matrix: a new one is a line in `EXAMPLES`.
+
+A real-linear map between real or complex items is a real matrix M on the pairs (Re, Im). With it every claim can be checked:
+the adjoint is `M.T`, the norm is the largest singular value of M, `gram_scale` is the c in `M.T M = c I`.
+"""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from emjax import operators as ops
+from emjax.operators import LinearOperator
+
+Shape = tuple[int, ...]
+Build = Callable[["Numbers", Shape], LinearOperator]
+
+# Odd, tiny, one pixel high, not square, and one longer than the blocks that DCT treats as matrices.
+SHAPES_2D = ((8, 8), (7, 9), (1, 5), (2, 2), (12, 5), (66, 3))
+SHAPES_3D = ((4, 6, 8), (3, 5, 7), (1, 2, 2), (1, 1, 5), (2, 2, 2), (5, 4, 1))
+SEEDS = 32
+ADJOINT_BAR = {"float32": 1e-5, "float64": 1e-12}
+
+
+class Numbers:
+    """Random arrays that float32 holds exactly, so that the float32 and the float64 operator are the same map."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+
+    def normal(self, *shape: int) -> np.ndarray:
+        return self._rng.standard_normal(shape).astype(np.float32).astype(np.float64)
+
+    def complex(self, *shape: int) -> np.ndarray:
+        return self.normal(*shape) + 1j * self.normal(*shape)
+
+    def weights(self, *shape: int) -> np.ndarray:
+        return self._rng.random(shape).astype(np.float32).astype(np.float64)
+
+    def mask(self, *shape: int) -> np.ndarray:
+        mask = self._rng.random(shape) < 0.4
+        mask.flat[0] = True
+        return mask
+
+    def symmetric(self, *shape: int) -> np.ndarray:
+        kernel = self.normal(*shape)
+        for axis in range(kernel.ndim):
+            kernel = (kernel + np.flip(kernel, axis)) / 2
+        return kernel.astype(np.float32).astype(np.float64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One operator at six shapes. `tight` is the largest allowed ratio of norm bound and norm (None: any)."""
+
+    name: str
+    build: Build
+    tight: float | None = None
+    shapes: tuple[Shape, ...] = SHAPES_2D
+
+
+def _pooling(x: jax.Array) -> jax.Array:
+    return x[..., ::2].cumsum(0)
+
+
+# The closed forms are exact up to rounding; "any" where only an upper bound is known.
+EXACT, CLOSE = 1.0001, 1.01
+EXAMPLES = (
+    Example("identity", lambda r, s: ops.Identity(s), EXACT),
+    Example("pixel sampling, 0/1", lambda r, s: ops.PixelSampling(r.mask(*s)), EXACT),
+    Example("pixel sampling, soft", lambda r, s: ops.PixelSampling(r.weights(*s)), EXACT),
+    Example("pixel sampling, 3-D", lambda r, s: ops.PixelSampling(r.mask(*s), ndim=3), EXACT, SHAPES_3D),
+    Example("differences", lambda r, s: ops.FiniteDifference(s), EXACT),
+    Example("differences, spacing", lambda r, s: ops.FiniteDifference(s, (0.5, 2.0)), EXACT),
+    Example("differences, 3-D", lambda r, s: ops.FiniteDifference(s, (4.0, 1.0, 1.0)), EXACT, SHAPES_3D),
+    Example("DCT", lambda r, s: ops.DCT(s), EXACT),
+    Example("DCT, 3-D", lambda r, s: ops.DCT(s), EXACT, SHAPES_3D),
+    Example("wavelet, db4", lambda r, s: ops.Wavelet(s), EXACT),
+    Example("wavelet, haar", lambda r, s: ops.Wavelet(s, "haar"), EXACT),
+    Example("wavelet, sym5, 3-D", lambda r, s: ops.Wavelet(s, "sym5"), EXACT, SHAPES_3D),
+    Example("Fourier, real", lambda r, s: ops.Fourier(s), EXACT),
+    Example("Fourier, complex", lambda r, s: ops.Fourier(s, real=False), EXACT),
+    Example("Fourier, real, 3-D", lambda r, s: ops.Fourier(s), EXACT, SHAPES_3D),
+    Example("subsampled Fourier, 0/1", lambda r, s: ops.SubsampledFourier(r.mask(*s)), EXACT),
+    Example("subsampled Fourier, soft", lambda r, s: ops.SubsampledFourier(r.weights(*s)), EXACT),
+    Example(
+        "subsampled Fourier, complex", lambda r, s: ops.SubsampledFourier(r.weights(*s), real=False), EXACT
+    ),
+    Example("blur, periodic", lambda r, s: ops.Blur(r.normal(3, 4), s), CLOSE),
+    Example("blur, periodic, 3-D", lambda r, s: ops.Blur(r.normal(2, 3, 3), s), CLOSE, SHAPES_3D),
+    Example("blur, reflect", lambda r, s: ops.Blur(r.normal(4, 3), s, "reflect")),
+    Example("blur, reflect, symmetric", lambda r, s: ops.Blur(r.symmetric(3, 5), s, "reflect"), CLOSE),
+    Example("blur, zero", lambda r, s: ops.Blur(r.normal(5, 2), s, "zero")),
+    Example("matrix", lambda r, s: ops.Matrix(r.normal(*s))),
+    Example("matrix, complex", lambda r, s: ops.Matrix(r.complex(*s))),
+    Example("reshape", lambda r, s: ops.Reshape(s, (s[1] * s[0],)), EXACT),
+    Example("function", lambda r, s: ops.from_function(_pooling, s, norm=float(s[0]))),
+    Example("scale", lambda r, s: -0.75 * ops.PixelSampling(r.weights(*s)), EXACT),
+    Example("sum", lambda r, s: ops.DCT(s) + 0.5 * ops.Identity(s) - ops.PixelSampling(r.weights(*s))),
+    Example(
+        "stack",
+        lambda r, s: ops.stack(ops.PixelSampling(r.weights(*s)), 2 * ops.PixelSampling(r.weights(*s))),
+    ),
+    Example("stack, real and complex", lambda r, s: ops.stack(ops.PixelSampling(r.mask(*s)), ops.Fourier(s))),
+    Example(
+        "stack behind Fourier",
+        lambda r, s: (
+            ops.stack(ops.PixelSampling(r.weights(*s)), ops.PixelSampling(r.mask(*s))) @ ops.Fourier(s)
+        ),
+    ),
+    Example("compose", lambda r, s: ops.PixelSampling(r.mask(*s)) @ ops.Wavelet(s).H),
+    Example("compose, gram diagonal", lambda r, s: ops.DCT(s) @ ops.PixelSampling(r.weights(*s)), EXACT),
+    Example("adjoint of subsampled Fourier", lambda r, s: ops.SubsampledFourier(r.weights(*s)).H, EXACT),
+    Example("transpose of subsampled Fourier", lambda r, s: ops.SubsampledFourier(r.weights(*s)).T, EXACT),
+    Example("transpose of a real map", lambda r, s: ops.FiniteDifference(s).T, EXACT),
+    Example("gram", lambda r, s: ops.FiniteDifference(s).gram, EXACT),
+)
+
+
+def enable_x64() -> contextlib.AbstractContextManager:
+    """float64 in this context only."""
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    from jax.experimental import enable_x64  # older versions of JAX
+
+    return enable_x64(True)
+
+
+def precision(dtype: str) -> contextlib.AbstractContextManager:
+    return enable_x64() if dtype == "float64" else contextlib.nullcontext()
+
+
+def items(numbers: Numbers, dtype: Any, *shape: int) -> np.ndarray:
+    return numbers.complex(*shape) if jnp.issubdtype(dtype, jnp.complexfloating) else numbers.normal(*shape)
+
+
+def unit_items(dtype: Any, shape: Shape) -> np.ndarray:
+    """The basis of the items as a real vector space."""
+    eye = np.eye(int(np.prod(shape))).reshape(-1, *shape)
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        eye = np.concatenate([eye, 1j * eye])
+    return eye
+
+
+def as_real(y: Any, dtype: Any, batch: int) -> np.ndarray:
+    """Items as real vectors in float64: (batch, n) or (batch, 2n)."""
+    y = np.asarray(y).reshape(batch, -1)
+    parts = [y.real, y.imag] if jnp.issubdtype(dtype, jnp.complexfloating) else [y.real]
+    return np.concatenate(parts, 1).astype(np.float64)
+
+
+@dataclasses.dataclass
+class Measured:
+    """What one operator did: its matrix M, that of its adjoint, adjoint errors per seed, its claims.
+
+    `dtypes` are those of `A.H y` and `A x`, to be compared with the declared `in_dtype` and `out_dtype`.
+    """
+
+    op: LinearOperator
+    in_dtype: np.dtype
+    out_dtype: np.dtype
+    matrix: np.ndarray
+    adjoint_matrix: np.ndarray
+    adjoint_errors: np.ndarray
+    norm_bound: float
+    dtypes: tuple[np.dtype, np.dtype]
+    claims: dict[str, np.ndarray]
+
+    @property
+    def norm(self) -> float:
+        return float(np.linalg.norm(self.matrix, 2))
+
+
+def _claims(op: LinearOperator, x: jax.Array, y: jax.Array) -> tuple:
+    claims = {
+        "gram_diagonal": op.gram_diagonal(),
+        "gram_scale": op.gram_scale(),
+        "row_scale": op.row_scale(),
+        "resolvent": jax.vmap(lambda v: op.resolvent(v, jnp.asarray(0.7)))(x) if op.has_resolvent else None,
+    }
+    return op(x), op.H(y), op.norm_bound(), {k: v for k, v in claims.items() if v is not None}
+
+
+# Hundreds of small programs are compiled by the tests: the compiler may save its optimisations there.
+quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+_apply, _quick_apply = jax.jit(_claims), quick_jit(_claims)
+
+
+def measure(example: Example, shape: Shape, dtype: str, seed: int = 0, optimised: bool = False) -> Measured:
+    """Apply the operator and its adjoint to 32 random items and to all unit items, in one compiled call."""
+    with precision(dtype):
+        numbers = Numbers(seed)
+        op = example.build(numbers, shape)
+        units_x, units_y = unit_items(op.in_dtype, op.in_shape), unit_items(op.out_dtype, op.out_shape)
+        x = np.concatenate([items(numbers, op.in_dtype, SEEDS, *op.in_shape), units_x])
+        y = np.concatenate([items(numbers, op.out_dtype, SEEDS, *op.out_shape), units_y])
+        apply = _apply if optimised else _quick_apply
+        ax, ahy, bound, claims = apply(op, jnp.asarray(x), jnp.asarray(y))
+        in_dtype, out_dtype = op.in_dtype, op.out_dtype
+    u, v = as_real(x, in_dtype, len(x)), as_real(y, out_dtype, len(y))
+    au, atv = as_real(ax, out_dtype, len(x)), as_real(ahy, in_dtype, len(y))
+    s = slice(0, SEEDS)
+    inner = np.sum(au[s] * v[s], 1) - np.sum(u[s] * atv[s], 1)
+    # |A x| vanishes where A does (a single row has no differences along its columns): no relative error then.
+    scale = np.linalg.norm(au[s], axis=1) * np.linalg.norm(v[s], axis=1)
+    errors = np.abs(inner) / np.where(scale > 0, scale, 1.0)
+    checked = {name: np.asarray(value) for name, value in claims.items()}
+    if "resolvent" in checked:
+        checked["resolvent"] = as_real(checked["resolvent"], in_dtype, len(x))[SEEDS:].T
+    dtypes = (ahy.dtype, ax.dtype)
+    return Measured(
+        op, in_dtype, out_dtype, au[SEEDS:].T, atv[SEEDS:].T, errors, float(bound), dtypes, checked
+    )

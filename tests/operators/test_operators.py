@@ -1,0 +1,211 @@
+"""Every operator of the registry keeps the contract: exact adjoint, true norm bound, true claims, export, one trace."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from operator_registry import (
+    ADJOINT_BAR,
+    EXAMPLES,
+    Example,
+    Numbers,
+    enable_x64,
+    items,
+    measure,
+    precision,
+    quick_jit,
+)
+
+from emjax import operators as ops
+
+cached = functools.cache(measure)
+every = pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: e.name)
+both = pytest.mark.parametrize("dtype", ["float32", "float64"])
+ROUNDING = {"float32": 1e-5, "float64": 1e-13}
+
+
+@every
+@both
+def test_adjoint(example: Example, dtype: str) -> None:
+    for shape in example.shapes:
+        m = cached(example, shape, dtype)
+        assert m.adjoint_errors.max() <= ADJOINT_BAR[dtype], shape
+        np.testing.assert_allclose(
+            m.adjoint_matrix, m.matrix.T, atol=ROUNDING[dtype] * max(1, m.norm), rtol=0
+        )
+
+
+@every
+@both
+def test_shapes_and_dtypes_are_as_declared(example: Example, dtype: str) -> None:
+    for shape in example.shapes:
+        m = cached(example, shape, dtype)
+        assert m.dtypes == (m.in_dtype, m.out_dtype), shape
+        assert jnp.finfo(m.in_dtype).dtype == dtype
+
+
+@every
+def test_norm_bound(example: Example) -> None:
+    for shape in example.shapes:
+        exact, single = cached(example, shape, "float64"), cached(example, shape, "float32")
+        assert exact.norm_bound >= exact.norm * (1 - 1e-14), shape
+        assert single.norm_bound >= exact.norm * (1 - 1e-14), shape
+        if example.tight is not None:
+            assert exact.norm_bound <= example.tight * exact.norm + 1e-14, shape
+            assert single.norm_bound <= example.tight * exact.norm + 1e-14, shape
+
+
+@every
+def test_closed_forms_are_true(example: Example) -> None:
+    for shape in example.shapes:
+        m = cached(example, shape, "float64")
+        gram, rows = m.matrix.T @ m.matrix, m.matrix @ m.matrix.T
+        close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-12 * max(1.0, m.norm**2))
+        if "gram_diagonal" in m.claims:
+            diagonal = np.broadcast_to(m.claims["gram_diagonal"], m.op.in_shape).ravel()
+            close(gram, np.diag(np.tile(diagonal, len(gram) // diagonal.size)))
+        if "gram_scale" in m.claims:
+            close(gram, m.claims["gram_scale"] * np.eye(len(gram)))
+        if "row_scale" in m.claims:
+            close(rows, m.claims["row_scale"] * np.eye(len(rows)))
+        if "resolvent" in m.claims:
+            close(m.claims["resolvent"], np.linalg.inv(np.eye(len(gram)) + 0.7 * gram))
+
+
+def test_no_closed_form_is_missed() -> None:
+    names = {e.name: set(cached(e, e.shapes[0], "float64").claims) for e in EXAMPLES}
+    scales = {"gram_diagonal", "gram_scale", "resolvent"}
+    assert names["DCT"] == names["wavelet, db4"] == names["Fourier, complex"] == scales | {"row_scale"}
+    assert names["Fourier, real"] == scales
+    assert names["subsampled Fourier, soft"] == names["blur, periodic"] == {"resolvent"}
+    assert names["compose, gram diagonal"] == {"gram_diagonal", "resolvent"}
+
+
+@every
+def test_exports_for_every_platform(example: Example) -> None:
+    op = example.build(Numbers(0), example.shapes[1])
+    x, y = (
+        jax.ShapeDtypeStruct((3, *s), d)
+        for s, d in ((op.in_shape, op.in_dtype), (op.out_shape, op.out_dtype))
+    )
+    f = jax.jit(lambda op, x, y: (op(x), op.H(y), op.norm_bound()))
+    exported = jax.export.export(f, platforms=["cpu", "cuda", "tpu"])(op, x, y)
+    assert [v.shape for v in exported.out_avals] == [(3, *op.out_shape), (3, *op.in_shape), ()]
+
+
+LEAVES = [e for e in EXAMPLES if jax.tree.leaves(e.build(Numbers(0), e.shapes[0]))]
+
+
+@pytest.mark.parametrize("example", LEAVES, ids=lambda e: e.name)
+def test_one_trace_for_other_numbers(example: Example) -> None:
+    traces = []
+
+    @quick_jit
+    def f(op: ops.LinearOperator, x: jax.Array) -> jax.Array:
+        traces.append(1)
+        return op.adjoint(op.forward(x))
+
+    for seed in range(3):
+        numbers = Numbers(seed)
+        op = example.build(numbers, example.shapes[0])
+        f(op, items(numbers, op.in_dtype, *op.in_shape))
+    assert len(traces) == 1
+
+
+BATCHED = {
+    "pixel sampling": lambda r, b: ops.PixelSampling(r.weights(*b, 4, 5)),
+    "subsampled Fourier": lambda r, b: ops.SubsampledFourier(r.mask(*b, 4, 5)),
+    "blur": lambda r, b: ops.Blur(r.normal(*b, 3, 3), (4, 5)),
+    "blur, reflect": lambda r, b: ops.Blur(r.normal(*b, 3, 2), (4, 5), "reflect"),
+    "matrix": lambda r, b: ops.Matrix(r.normal(*b, 3, 5)),
+    "compose": lambda r, b: ops.PixelSampling(r.weights(*b, 4, 5)) @ ops.Blur(r.normal(3, 3), (4, 5)),
+    "stack": lambda r, b: ops.stack(ops.PixelSampling(r.weights(*b, 4, 5)), ops.PixelSampling(r.mask(4, 5))),
+}
+
+
+@pytest.mark.parametrize("name", BATCHED)
+def test_a_batch_of_operators_is_a_loop(name: str) -> None:
+    op = BATCHED[name](Numbers(1), (2, 3))
+    singles = [
+        jax.tree.map(lambda v, i=i, j=j: v[i, j] if v.ndim > 2 else v, op) for i in range(2) for j in range(3)
+    ]
+    if name == "compose":
+        assert singles[0].inner.kernel.shape == (3, 3)
+    x, y = (
+        items(Numbers(2), op.in_dtype, 2, 3, *op.in_shape),
+        items(Numbers(3), op.out_dtype, 2, 3, *op.out_shape),
+    )
+    batch, back, shared = quick_jit(lambda op, x, y: (op(x), op.H(y), op(x[0, 0])))(op, x, y)
+    f = quick_jit(lambda op, x, y, z: (op(x), op.H(y), op(z), op.norm_bound()))
+    for n, single in enumerate(singles):
+        i, j = divmod(n, 3)
+        loop = f(single, x[i, j], y[i, j], x[0, 0])
+        for got, want in zip((batch[i, j], back[i, j], shared[i, j]), loop, strict=False):
+            np.testing.assert_allclose(got, want, atol=2e-6)
+        assert op.norm_bound() >= loop[-1] * (1 - 1e-6)
+
+
+GRADIENTS = {
+    "pixel sampling": ops.PixelSampling,
+    "subsampled Fourier": ops.SubsampledFourier,
+    "blur, periodic": lambda k: ops.Blur(k, (5, 4)),
+    "blur, reflect": lambda k: ops.Blur(k, (5, 4), "reflect"),
+    "blur, zero": lambda k: ops.Blur(k, (5, 4), "zero"),
+}
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_gradients_of_leaves(name: str) -> None:
+    with enable_x64():
+        numbers = Numbers(0)
+        leaf, x, d = numbers.weights(5, 4), numbers.normal(5, 4), numbers.normal(5, 4)
+
+        def loss(leaf: jax.Array) -> jax.Array:
+            op = GRADIENTS[name](leaf)
+            value = jnp.sum(jnp.sin(op.adjoint(op.forward(x)))) + op.norm_bound()
+            return value + (jnp.sum(jnp.cos(op.resolvent(x, 0.3))) if op.has_resolvent else 0.0)
+
+        value_and_grad, step = quick_jit(jax.value_and_grad(loss)), 1e-6
+        slope = np.vdot(value_and_grad(leaf)[1], d)
+        difference = (value_and_grad(leaf + step * d)[0] - value_and_grad(leaf - step * d)[0]) / (2 * step)
+        assert abs(slope - difference) <= 1e-6 * max(1, abs(difference))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+def test_dtype_follows_the_input(dtype: str) -> None:
+    with enable_x64():
+        for op in (ops.DCT((5, 6)), ops.Wavelet((5, 6)), ops.FiniteDifference((5, 6)), ops.DCT((70,))):
+            x = jax.ShapeDtypeStruct(op.in_shape, dtype)
+            y = jax.eval_shape(op, x)
+            assert y.dtype == jax.eval_shape(op.H, y).dtype == dtype
+            z = jax.ShapeDtypeStruct(op.in_shape, jnp.promote_types(dtype, jnp.complex64))
+            assert jax.eval_shape(op, z).dtype == z.dtype
+
+
+BAD = [
+    (lambda: ops.Wavelet((8, 8), "db99"), "unknown wavelet"),
+    (lambda: ops.Wavelet((8, 8), "haar", 4), "0 to 3 wavelet levels"),
+    (lambda: ops.Wavelet((8, 0)), "length 1 or more"),
+    (lambda: ops.DCT(()), "one or more axes"),
+    (lambda: ops.Blur(jnp.ones(3), (8, 8)), "has 2 axes"),
+    (lambda: ops.Blur(jnp.ones((3, 3)), (8, 8), "wrap"), "boundary is one of"),
+    (lambda: ops.Blur(1j * jnp.ones((3, 3)), (8, 8)), "real"),
+    (lambda: ops.SubsampledFourier(jnp.ones(5)), "at least 2 axes"),
+    (lambda: ops.SubsampledFourier(1j * jnp.ones((5, 5))), "real"),
+    (lambda: ops.gaussian_kernel(-1.0), "not negative"),
+    (lambda: ops.gaussian_kernel((1.0,), 2), "one for each of 2 axes"),
+    (lambda: ops.DCT((8, 8))(jnp.ones((8, 7))), "trailing axes are"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), BAD)
+def test_errors_say_what_is_wrong(call, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_real_fourier_refuses_complex_items() -> None:
+    with pytest.raises(TypeError, match="real=False"):
+        ops.Fourier((4, 4))(1j * jnp.ones((4, 4)))
