@@ -6,6 +6,7 @@ their arguments in `__post_init__`, and `PixelSampling(mask)` stays one short ca
 """
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
@@ -43,9 +44,9 @@ def pytree_dataclass(cls: C) -> C:
         children, aux = flatten(obj)
         return tuple((jax.tree_util.GetAttrKey(n), c) for n, c in zip(data, children, strict=True)), aux
 
-    def unflatten(aux: tuple, children: tuple) -> Any:
-        obj = object.__new__(cls)
-        for names, values in ((data, children), (meta, aux)):
+    def unflatten(aux: tuple, children: Iterable[Any]) -> Any:
+        obj: Any = object.__new__(cls)
+        for names, values in ((data, tuple(children)), (meta, aux)):
             for name, value in zip(names, values, strict=True):
                 object.__setattr__(obj, name, value)
         return obj

@@ -21,8 +21,8 @@ class Noise:
     The dose is the expected number of electrons a pixel at grey value 1.
     """
 
-    gain: Array = leaf("_scalar", default=0.0)
-    read_sigma: Array = leaf("_scalar", default=0.0)
+    gain: Any = leaf("_scalar", default=0.0)
+    read_sigma: Any = leaf("_scalar", default=0.0)
 
     def __post_init__(self) -> None:
         assign(self, gain=as_float(self.gain), read_sigma=as_float(self.read_sigma))

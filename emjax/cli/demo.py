@@ -26,10 +26,10 @@ def run_demo(output: Path, *, size: int, ratio: float, dose: float, seed: int, a
     from emjax.metrics import psnr, ssim
     from emjax.operators import PixelSampling
 
-    truth = phantom((size, size), seed).image
+    truth = jax.numpy.asarray(phantom((size, size), seed).image)
     pattern_key, noise_key = jax.random.split(jax.random.key(seed))
     A = PixelSampling(uniform(pattern_key, truth.shape, ratio))
-    y = measure(noise_key, jax.numpy.asarray(truth), A, Noise.from_dose(dose))
+    y = measure(noise_key, truth, A, Noise.from_dose(dose))
     rows: list[dict[str, Any]] = []
     images = {}
     for name in METHODS:
@@ -41,7 +41,7 @@ def run_demo(output: Path, *, size: int, ratio: float, dose: float, seed: int, a
         images[name] = np.asarray(x)
         rows.append({"method": name, "psnr": float(psnr(x, truth)), "ssim": float(ssim(x, truth)), "seconds": seconds})
     scan = np.where(np.asarray(A.mask) > 0, np.asarray(y), np.nan)
-    _picture(output, truth, scan, images, rows, ratio, dose)
+    _picture(output, np.asarray(truth), scan, images, rows, ratio, dose)
     if as_json:
         print(json.dumps({"output": str(output), "ratio": ratio, "dose": dose, "results": rows}))
         return

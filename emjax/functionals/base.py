@@ -2,9 +2,11 @@
 
     g(x),   prox(x, step) = argmin_v g(v) + |v - x|^2 / (2 step),   conjugate(u) = sup_x <x, u> - g(x)
 
-All three act on one item whose axes are the trailing `ndim` axes (all axes when `ndim` is None); values of a batch come
-back with the batch's shape. `fenchel_gap(x, u) = g(x) + g*(u) - <x, u> >= 0` is the local piece of a duality gap: summed
-over the terms of a problem it gives `P - D` without the cancellation of two large numbers.
+Items have the trailing `ndim` axes (all axes when `ndim` is None); further leading axes are a batch, whose values come
+back with the batch's shape. A step is one number.
+
+`fenchel_gap(x, u) = g(x) + g*(u) - <x, u> >= 0` is the local piece of a duality gap: summed over the terms of a problem
+it gives `P - D` without the cancellation of two large numbers.
 """
 
 import dataclasses
@@ -14,7 +16,7 @@ from jax import Array
 
 
 class Functional:
-    """Base class; a new functional gives `__call__`, `prox`, `conjugate`, and `fenchel_gap` where a local form exists."""
+    """Base class: subclasses give `__call__`, `prox`, `conjugate`, and `fenchel_gap` if there is a local form."""
 
     ndim: int | None
 
@@ -38,6 +40,10 @@ class Functional:
         """`g(x) + g*(u) - <x, u>`, never negative in exact arithmetic."""
         return self(x) + self.conjugate(u) - self.total(x * u)
 
+    def slope(self, x: Array, u: Array) -> Array:
+        """How fast `fenchel_gap` changes with `x`, in Euclidean norms: what an error of `x` may hide."""
+        return self.norm(u)
+
     def with_ndim(self, ndim: int) -> "Functional":
         """The same functional for items with `ndim` axes, unless it already knows."""
         if self.ndim is not None:
@@ -46,9 +52,18 @@ class Functional:
 
     def total(self, values: Array) -> Array:
         """The sum over one item."""
-        if self.ndim is None:
-            return jnp.sum(values)
-        return jnp.sum(values, axis=tuple(range(values.ndim - self.ndim, values.ndim)))
+        return jnp.sum(values, axis=self._axes(values))
+
+    def largest(self, values: Array) -> Array:
+        """The largest value of one item."""
+        return jnp.max(values, axis=self._axes(values))
+
+    def norm(self, values: Array) -> Array:
+        """The Euclidean norm of one item."""
+        return jnp.sqrt(self.total(jnp.real(values * jnp.conj(values))))
+
+    def _axes(self, values: Array) -> tuple[int, ...]:
+        return tuple(range(0 if self.ndim is None else values.ndim - self.ndim, values.ndim))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

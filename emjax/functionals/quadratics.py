@@ -1,11 +1,13 @@
 """Quadratic functions: least squares on measurements, and priors diagonal in a fast orthonormal transform."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax import Array
 
 from emjax._pytree import assign, leaf, pytree_dataclass, static
 from emjax.functionals.base import Functional
-from emjax.operators.base import LinearOperator, Shape, as_float
+from emjax.operators.base import LinearOperator, Shape, as_float, map_batch
 
 
 @pytree_dataclass
@@ -19,8 +21,8 @@ class LeastSquares(Functional):
     """
 
     A: LinearOperator
-    y: Array = leaf("out_shape")
-    weight: Array | None = leaf("out_shape", default=None)
+    y: Any = leaf("out_shape")
+    weight: Any = leaf("out_shape", default=None)
 
     def __post_init__(self) -> None:
         y, shape = as_float(self.y), self.A.out_shape
@@ -46,8 +48,11 @@ class LeastSquares(Functional):
         return r if self.weight is None else self.weight * r
 
     def __call__(self, x: Array) -> Array:
-        r = self.residual(x)
-        return 0.5 * jnp.sum(self.weighted(jnp.real(r * jnp.conj(r))))
+        def value(data: LeastSquares, v: Array) -> Array:
+            r = data.residual(v)
+            return 0.5 * jnp.sum(data.weighted(jnp.real(r * jnp.conj(r))))
+
+        return map_batch(value, self, x, self.A.in_shape)
 
     def gradient(self, x: Array) -> Array:
         """`A.H w (A x - y)` for one item."""
@@ -70,15 +75,31 @@ class LeastSquares(Functional):
         # With weights only an operator that is itself diagonal keeps a diagonal normal operator.
         return d * self.weight if self.A.is_diagonal else None
 
+    def target(self) -> tuple[Array, Array]:
+        """`A.H y / (A.H A)`, the best `x` entry by entry where `A.H A` is diagonal, and how far rounding may move it.
+
+        Zero where nothing is measured. For a 0/1 mask it is `y` itself, exactly.
+        """
+        gram = self.A.gram_diagonal()
+        assert gram is not None
+        seen = gram > 0
+        t = jnp.where(seen, self.A.adjoint(self.y) / jnp.where(seen, gram, 1), 0)
+        size = jnp.abs(t)
+        size = jnp.where(gram == 1, 0, size) if self.A.is_diagonal else size + jnp.sqrt(jnp.mean(size * size))
+        return t, 4 * jnp.finfo(size.dtype).eps * size
+
     @property
     def has_prox(self) -> bool:
         return self.gram_diagonal() is not None or (self.weight is None and self.A.has_resolvent)
 
     def prox(self, x: Array, step: Array) -> Array:
-        v = x + step * self.backprojection()
-        if (d := self.gram_diagonal()) is not None:
-            return v / (1 + step * d)
-        return self.A.resolvent(v, step)
+        def one(data: LeastSquares, x: Array) -> Array:
+            v = x + step * data.backprojection()
+            if (d := data.gram_diagonal()) is not None:
+                return v / (1 + step * d)
+            return data.A.resolvent(v, step)
+
+        return map_batch(one, self, x, self.A.in_shape)
 
 
 @pytree_dataclass
@@ -113,6 +134,9 @@ class SquaredDistance(Functional):
         r = w * (z - self.y) - u
         return self.total(jnp.where(r == 0, 0, 0.5 * jnp.abs(r) ** 2 / w))
 
+    def slope(self, z: Array, u: Array) -> Array:
+        return self.norm(self._w() * (z - self.y) - u)
+
 
 @pytree_dataclass
 class Quadratic(Functional):
@@ -123,8 +147,8 @@ class Quadratic(Functional):
     """
 
     C: LinearOperator
-    d: Array = leaf("out_shape")
-    mean: Array = leaf("in_shape", default=0.0)
+    d: Any = leaf("out_shape")
+    mean: Any = leaf("in_shape", default=0.0)
 
     def __post_init__(self) -> None:
         if self.C.gram_scale() is None or self.C.row_scale() is None:
@@ -147,8 +171,11 @@ class Quadratic(Functional):
         return self.C.out_shape
 
     def __call__(self, x: Array) -> Array:
-        c = self.C.forward(x - self.mean)
-        return 0.5 * jnp.sum(self.d * jnp.real(c * jnp.conj(c)))
+        def value(g: Quadratic, v: Array) -> Array:
+            c = g.C.forward(v - g.mean)
+            return 0.5 * jnp.sum(g.d * jnp.real(c * jnp.conj(c)))
+
+        return map_batch(value, self, x, self.in_shape)
 
     def apply(self, x: Array) -> Array:
         """The Hessian `C.H d C x`."""
@@ -162,12 +189,26 @@ class Quadratic(Functional):
         return self.apply(x - self.mean)
 
     def prox(self, x: Array, step: Array) -> Array:
-        return self.mean + self.C.adjoint(self.C.forward(x - self.mean) / (1 + step * self.d))
+        def one(g: Quadratic, x: Array) -> Array:
+            return g.mean + g.C.adjoint(g.C.forward(x - g.mean) / (1 + step * g.d))
+
+        return map_batch(one, self, x, self.in_shape)
 
     def conjugate(self, u: Array) -> Array:
-        c = self.C.forward(u)
-        return 0.5 * jnp.sum(jnp.real(c * jnp.conj(c)) / self.d) + jnp.sum(u * self.mean)
+        def one(g: Quadratic, u: Array) -> Array:
+            c = g.C.forward(u)
+            return 0.5 * jnp.sum(jnp.real(c * jnp.conj(c)) / g.d) + jnp.sum(u * g.mean)
+
+        return map_batch(one, self, u, self.in_shape)
 
     def fenchel_gap(self, x: Array, u: Array) -> Array:
-        r = jnp.sqrt(self.d) * self.C.forward(x - self.mean) - self.C.forward(u) / jnp.sqrt(self.d)
-        return 0.5 * jnp.sum(jnp.real(r * jnp.conj(r)))
+        def one(g: Quadratic, x: Array, u: Array) -> Array:
+            r = jnp.sqrt(g.d) * g.C.forward(x - g.mean) - g.C.forward(u) / jnp.sqrt(g.d)
+            return 0.5 * jnp.sum(jnp.real(r * jnp.conj(r)))
+
+        both = jnp.stack(jnp.broadcast_arrays(x, u), axis=-self.ndim - 1)
+        return map_batch(lambda g, v: one(g, v[0], v[1]), self, both, (2, *self.in_shape))
+
+    def slope(self, x: Array, u: Array) -> Array:
+        root = jnp.sqrt(jnp.max(self.d))
+        return root * jnp.sqrt(2 * self.fenchel_gap(x, u))

@@ -33,7 +33,7 @@ class Blur(LinearOperator):
     every axis. Only the periodic boundary has a closed-form resolvent.
     """
 
-    kernel: Array = leaf("in_shape")
+    kernel: Any = leaf("in_shape")
     shape: Shape = static()
     boundary: str = static(default="periodic")
 
@@ -128,11 +128,9 @@ class Blur(LinearOperator):
     def _norm_bound(self) -> Array:
         # Rounding of an FFT grows with the logarithm of its length.
         ulps = 16 * (1 + math.log2(math.prod(self._torus)))
-        if self.boundary == "reflect":
-            bound = self._mirrored_norm()
-        else:
-            # Exact on the torus; with zeros outside, embedding into it and cropping have norm 1.
-            bound = jnp.max(jnp.abs(self._transfer(self.in_dtype)))
+        # Exact on the torus; with zeros outside, embedding into it and cropping have norm 1.
+        on_torus = jnp.max(jnp.abs(self._transfer(self.in_dtype)))
+        bound = self._mirrored_norm() if self.boundary == "reflect" else on_torus
         if self.boundary != "periodic":
             # Schur's test: sqrt(largest row sum * largest column sum) of the absolute values.
             absolute = Blur(jnp.abs(self.kernel), self.shape, self.boundary)

@@ -7,6 +7,7 @@ mask.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -76,7 +77,7 @@ class SubsampledFourier(LinearOperator):
     closed form for every mask.
     """
 
-    mask: Array = leaf("in_shape")
+    mask: Any = leaf("in_shape")
     ndim: int = static(default=2)
     real: bool = static(default=True)
 
@@ -91,7 +92,7 @@ class SubsampledFourier(LinearOperator):
             )
 
     @classmethod
-    def centred(cls, mask: Array, ndim: int = 2, real: bool = True) -> "SubsampledFourier":
+    def centred(cls, mask: Any, ndim: int = 2, real: bool = True) -> "SubsampledFourier":
         """From a mask with the zero frequency in the middle, as it is drawn (`numpy.fft.fftshift` order)."""
         return cls(jnp.fft.ifftshift(as_float(mask), axes=tuple(range(-ndim, 0))), ndim, real)
 

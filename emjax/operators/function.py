@@ -53,7 +53,7 @@ class Reshape(LinearOperator):
 class Matrix(LinearOperator):
     """A dense matrix on vectors: `(n,)` to `(m,)`; a batch of matrices has leading axes."""
 
-    matrix: Array = leaf("matrix_shape")
+    matrix: Any = leaf("matrix_shape")
 
     def __post_init__(self) -> None:
         assign(self, matrix=as_float(self.matrix))

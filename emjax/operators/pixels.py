@@ -1,5 +1,7 @@
 """Pixel sampling: the beam visits some pixels, or weighs them softly. `y = w * x`, full-size and zero off the mask."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -16,7 +18,7 @@ class PixelSampling(LinearOperator):
     shape of the image (one trace for all masks); `pack` and `unpack` go to and from the list of samples.
     """
 
-    mask: Array = leaf("in_shape")
+    mask: Any = leaf("in_shape")
     ndim: int = static(default=2)
 
     def __post_init__(self) -> None:

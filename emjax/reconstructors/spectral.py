@@ -7,7 +7,7 @@ Natural and EM images have p between 2 and 4, and this beats total variation by 
 preconditioned conjugate gradients in the DCT domain. Sources: Cressie 1993 (kriging); Field 1987 (the power law).
 """
 
-from typing import Self
+from typing import Any, Self
 
 import jax.numpy as jnp
 import numpy as np
@@ -42,10 +42,10 @@ class Spectral(Reconstructor):
     principle, which needs `noise`. gap, max_steps: where the conjugate gradients stop.
     """
 
-    weight: Array | None = leaf("_scalar", default=None)
-    exponent: Array | None = leaf("_scalar", default=None)
-    gap: Array = leaf("_scalar", default=1e-4)
-    max_steps: Array = leaf("_scalar", default=60)
+    weight: Any = leaf("_scalar", default=None)
+    exponent: Any = leaf("_scalar", default=None)
+    gap: Any = leaf("_scalar", default=1e-4)
+    max_steps: Any = leaf("_scalar", default=60)
 
     def __post_init__(self) -> None:
         weight, exponent = check_weight(self.weight), check_weight(self.exponent)

@@ -49,9 +49,9 @@ class TotalVariation(Reconstructor):
     pixel scan), x is kept within twice the range of the back-projection around its middle.
     """
 
-    weight: Array | None = leaf("_scalar", default=None)
-    gap: Array = leaf("_scalar", default=1e-3)
-    max_steps: Array = leaf("_scalar", default=2000)
+    weight: Any = leaf("_scalar", default=None)
+    gap: Any = leaf("_scalar", default=1e-3)
+    max_steps: Any = leaf("_scalar", default=2000)
     isotropic: bool = static(default=True)
 
     def __post_init__(self) -> None:
@@ -104,9 +104,9 @@ class WaveletL1(Reconstructor):
     weight: as for `TotalVariation`. name: a wavelet of `emjax.operators.Wavelet`.
     """
 
-    weight: Array | None = leaf("_scalar", default=None)
-    gap: Array = leaf("_scalar", default=1e-3)
-    max_steps: Array = leaf("_scalar", default=1000)
+    weight: Any = leaf("_scalar", default=None)
+    gap: Any = leaf("_scalar", default=1e-3)
+    max_steps: Any = leaf("_scalar", default=1000)
     name: str = static(default="db4")
 
     def __post_init__(self) -> None:

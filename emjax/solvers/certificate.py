@@ -5,8 +5,13 @@ For `P(x) = data(x) + box(x) + sum_i g_i(K_i x)` and dual points `q` (of the dat
 
     P(x) - D(q, p) = gap_data(Ax, q) + sum_i gap_gi(K_i x, p_i) + gap_box(x, u),   each piece >= 0.
 
-Summing the pieces avoids the cancellation of `P - D`, so that float32 still resolves relative gaps of 1e-6. What rounding
-may hide is bounded by `allowance`, which is added to every reported gap.
+Summing the pieces avoids the cancellation of `P - D`, so that float32 still resolves relative gaps of 1e-6. What
+rounding may hide is bounded by `allowance`, which is added to every reported gap. Where it comes from:
+
+- duals lie in their balls only to a few units: as many units of the objective;
+- `u` is a rounded sum, off by `eps sum_i |K_i| |p_i|`, and the gap moves with it by the distance from `x` to the
+  maximiser of the conjugate: for an unmeasured pixel up to the farther bound of the box, whatever the sign of `u`;
+- `K_i x` is exact to a unit an entry for differences, but off by `eps |K_i| |x|` for a transform.
 """
 
 from typing import NamedTuple
@@ -31,6 +36,11 @@ def norm(x: Array) -> Array:
     return jnp.sqrt(jnp.sum(jnp.real(x * jnp.conj(x))))
 
 
+def units(x: Array) -> float:
+    """The relative error granted to a rounded sum or transform: 8 eps, that is 16 roundings."""
+    return 8 * float(jnp.finfo(x.dtype).eps)
+
+
 def diagonal_bounds(problem: Problem) -> Box | None:
     """A box that holds the optimum of a diagonal data term with total variation terms.
 
@@ -39,70 +49,70 @@ def diagonal_bounds(problem: Problem) -> Box | None:
     diagonal = problem.data.gram_diagonal()
     if diagonal is None or not all(term.lowered_by_clipping for term in problem.terms):
         return problem.box
-    backprojection = problem.data.backprojection()
+    target, error = problem.data.target()
     seen = diagonal > 0
-    target = backprojection / jnp.where(seen, diagonal, 1)
-    low = jnp.min(jnp.where(seen, target, jnp.inf))
-    high = jnp.max(jnp.where(seen, target, -jnp.inf))
+    low = jnp.min(jnp.where(seen, target - error, jnp.inf))
+    high = jnp.max(jnp.where(seen, target + error, -jnp.inf))
     empty = ~jnp.any(seen)
     low, high = jnp.where(empty, 0, low), jnp.where(empty, 0, high)
-    if problem.box is None:
-        return Box(low, high, len(problem.in_shape))
-    # Inside a user's box the clipped optimum lies in the box's projection of that range.
-    return Box(
-        jnp.clip(low, problem.box.low, problem.box.high),
-        jnp.clip(high, problem.box.low, problem.box.high),
-        len(problem.in_shape),
-    )
+    if problem.box is not None:
+        # Inside a user's box the clipped optimum lies in the box's projection of that range.
+        low = jnp.clip(low, problem.box.low, problem.box.high)
+        high = jnp.clip(high, problem.box.low, problem.box.high)
+    return Box(low, high, len(problem.in_shape))
 
 
-def diagonal_gap(data: LeastSquares, diagonal: Array, rhs: Array, box: Box, x: Array, u: Array) -> tuple[Array, Array]:
-    """The Fenchel-Young gap of `G(x) = 1/2 sum a x^2 - b x + box(x)` at `(x, u)`, its conjugate being a clip; also
-    how far `x` lies from that clip, by which any error of `u` is multiplied."""
-    seen = diagonal > 0
-    inside = (rhs + u) / jnp.where(seen, diagonal, 1)
-    best = jnp.where(seen, jnp.clip(inside, box.low, box.high), jnp.where(u == 0, x, box.farthest(u)))
-    step = x - best
-    # At a step of zero with infinite bounds the product below would be 0 * inf.
-    piece = step * (0.5 * diagonal * (x + best) - rhs - u)
-    return jnp.sum(jnp.where(step == 0, 0, piece)), step
+def diagonal_gap(
+    data: LeastSquares, diagonal: Array, box: Box, x: Array, u: Array, size: Array
+) -> tuple[Array, Array, Array]:
+    """The Fenchel-Young gap of `G(x) = 1/2 sum a (x - t)^2 + box(x)` at `(x, u)`, its conjugate being a clip.
 
-
-def rounding(x: Array, magnitude: Array) -> Array:
-    """The allowance for sums whose terms add up to `magnitude` in absolute value."""
-    return 8 * jnp.finfo(x.dtype).eps * magnitude
-
-
-def primal_dual(problem: Problem, box: Box | None, x: Array, q: Array | None, duals: tuple[Array, ...]) -> Certificate:
-    """The certificate at `x` (feasible) with the duals of the terms; `q` is the data's dual, None if diagonal.
-
-    Needs a box unless the terms allow to build a dual point from `x` alone (see `from_primal`).
+    Also its own rounding, and the allowance for an error of `u`, whose parts have norms that add up to `size`. All is
+    written in distances to `t`, so that an offset common to `x` and `t` costs no precision.
     """
-    data = problem.data
-    images = [term.K.forward(x) for term in problem.terms]
-    objective = data(x) + total([t.functional(z) for t, z in zip(problem.terms, images, strict=True)])
-    pieces = [t.functional.fenchel_gap(z, p) for t, z, p in zip(problem.terms, images, duals, strict=True)]
-    u = -sum((t.K.adjoint(p) for t, p in zip(problem.terms, duals, strict=True)), jnp.zeros_like(x))
-    sizes = [t.K.norm_bound() * norm(p) for t, p in zip(problem.terms, duals, strict=True)]
-    # A long sum (a transform) carries an error of the size of x into <K x, p>; a difference of two pixels does not.
-    coarse = total([size for t, size in zip(problem.terms, sizes, strict=True) if not t.K.accurate_entries])
-    assert box is not None
+    target, error = data.target()
+    seen = diagonal > 0
+    a = jnp.where(seen, diagonal, 1)
+    r = x - target
+    best = jnp.clip(u / a, box.low - target, box.high - target)
+    step = jnp.where(seen, r - best, jnp.where(u == 0, 0, x - box.farthest(u)))
+    piece = step * (jnp.where(seen, 0.5 * diagonal * (r + best), 0) - u)
+    # At a step of zero with infinite bounds the product would be 0 * inf.
+    gap = jnp.sum(jnp.where(step == 0, 0, piece))
+    distance = jnp.where(seen, jnp.abs(step), 0)
+    local = jnp.sum(distance * (units(x) * (diagonal * jnp.abs(r) + jnp.abs(u)) + diagonal * error))
+    # The maximiser itself moves by (error of u) / a, yet never out of the box.
+    reach = jnp.minimum(jnp.where(seen, distance + units(x) * size / a, jnp.inf), box.reach(x))
+    return gap, local, units(x) * norm(reach) * size
+
+
+def primal_dual(problem: Problem, box: Box, x: Array, q: Array | None, duals: tuple[Array, ...]) -> Certificate:
+    """The certificate at `x` (in the box) with the duals of the terms and the data's dual `q`, None if diagonal."""
+    data, terms = problem.data, problem.terms
+    images = [term.K.forward(x) for term in terms]
+    objective = data(x) + total([t.functional(z) for t, z in zip(terms, images, strict=True)])
+    gaps = [t.functional.fenchel_gap(z, p) for t, z, p in zip(terms, images, duals, strict=True)]
+    u = -sum((t.K.adjoint(p) for t, p in zip(terms, duals, strict=True)), jnp.zeros_like(x))
+    size = total([t.K.norm_bound() * norm(p) for t, p in zip(terms, duals, strict=True)]).astype(objective.dtype)
+    coarse = _coarse(problem, x, images, duals)
     diagonal = data.gram_diagonal()
     if diagonal is not None:
-        rhs = data.backprojection()
-        piece, step = diagonal_gap(data, diagonal, rhs, box, x, u)
-        finite = jnp.where(jnp.isfinite(step), step, 0)
-        local = jnp.sum(jnp.abs(finite) * (jnp.abs(rhs) + jnp.abs(diagonal * x)))
-        size = total(sizes)
-    else:
-        w = data.weighted(data.residual(x))
-        q = w if q is None else q
-        pieces.append(0.5 * jnp.sum(_over(w - q, data.weight)))
-        u = u - data.A.adjoint(q)
-        piece, finite, local = box.fenchel_gap(x, u), x, jnp.zeros((), x.dtype)
-        size = total(sizes) + data.A.norm_bound() * norm(q)
-    magnitude = objective + local + norm(x) * coarse + norm(finite) * size
-    return Certificate(objective, total([*pieces, piece]), rounding(x, magnitude))
+        gap, local, moved = diagonal_gap(data, diagonal, box, x, u, size)
+        return Certificate(objective, total([*gaps, gap]), units(x) * (objective + coarse) + local + moved)
+    assert q is not None
+    r = data.residual(x)
+    w = data.weighted(r)
+    gaps += [0.5 * jnp.sum(_over(w - q, data.weight)), box.fenchel_gap(x, u - data.A.adjoint(q))]
+    bound = data.A.norm_bound()
+    hidden = norm(box.reach(x)) * (size + bound * norm(q)) + norm(w - q) * (bound * norm(x) + norm(r))
+    return Certificate(objective, total(gaps), units(x) * (objective + coarse + hidden))
+
+
+def _coarse(problem: Problem, x: Array, images: list[Array], duals: tuple[Array, ...]) -> Array:
+    """What the error of long sums `K x` (transforms) may change; a difference of two pixels has none."""
+    parts = zip(problem.terms, images, duals, strict=True)
+    slopes = [t.K.norm_bound() * t.functional.slope(z, p) for t, z, p in parts if not t.K.accurate_entries]
+    return norm(x) * total(slopes) if slopes else jnp.zeros(())
 
 
 def from_primal(problem: Problem, x: Array) -> Certificate:
@@ -111,35 +121,42 @@ def from_primal(problem: Problem, x: Array) -> Certificate:
     - one l1-type term behind an isometry `W`, no box: `p = -s W A.H q`, the largest `s <= 1` inside the dual ball;
     - one quadratic prior: its conjugate is finite everywhere;
     - a box alone: likewise.
+
+    Other problems have no certificate here: the gap is infinite.
     """
     data, terms = problem.data, problem.terms
-    r = data.residual(x)
-    q = data.weighted(r)
+    q = data.weighted(data.residual(x))
     back = data.A.adjoint(q)
+    size = data.A.norm_bound() * norm(q)
     objective = data(x) + total([t(x) for t in terms])
-    magnitude = objective + norm(x) * data.A.norm_bound() * norm(q)
-    inf = jnp.full((), jnp.inf, x.dtype)
-    if len(terms) > 1 or (terms and problem.box is not None):
-        return Certificate(objective, inf, rounding(x, magnitude))
-    if not terms:
-        if problem.box is not None:
-            return Certificate(objective, problem.box.fenchel_gap(x, -back), rounding(x, magnitude))
-        return Certificate(objective, inf, rounding(x, magnitude))
-    g, K = terms[0].functional, terms[0].K
-    if isinstance(g, Quadratic):
-        scale = jnp.finfo(x.dtype).eps * 4 * (data.A.norm_bound() * norm(q) + norm(g.apply(x - g.mean)))
-        hidden = jnp.sqrt(jnp.sum(1 / jnp.broadcast_to(g.d, g.out_shape)) / max(1, x.size)) * scale
-        gap = g.fenchel_gap(x, -back)
-        extra = hidden * (jnp.sqrt(2 * gap) + 0.5 * hidden)
-        return Certificate(objective, gap, rounding(x, objective) + extra)
-    isometry = K.gram_scale()
-    if isinstance(g, L1 | GroupL1) and isometry is not None:
-        # K.H K = c I: u = -back = K.H p with p = -(1/c) K back.
-        p = -K.forward(back) / isometry
-        s = g.shrink(p)
-        gap = g.fenchel_gap(K.forward(x), s * p) + 0.5 * jnp.sum(_over((1 - s) * q, data.weight))
-        return Certificate(objective, gap, rounding(x, magnitude))
-    return Certificate(objective, inf, rounding(x, magnitude))
+    if not terms and problem.box is not None:
+        hidden = norm(problem.box.reach(x)) * size
+        return Certificate(objective, problem.box.fenchel_gap(x, -back), units(x) * (objective + hidden))
+    if len(terms) == 1 and problem.box is None:
+        g, K = terms[0].functional, terms[0].K
+        if isinstance(g, Quadratic) and K.is_diagonal and K.gram_scale() is not None:
+            return _quadratic(g, x, back, size, objective)
+        isometry = K.gram_scale()
+        if isinstance(g, L1 | GroupL1) and isometry is not None:
+            # K.H K = c I: u = -back = K.H p with p = -(1/c) K back.
+            z, p = K.forward(x), -K.forward(back) / isometry
+            s = g.shrink(p)
+            gap = g.fenchel_gap(z, s * p) + 0.5 * jnp.sum(_over((1 - s) * q, data.weight))
+            # p itself is only rounded, and its scale with it: twice the objective.
+            hidden = 2 * objective + norm(x) * (size + K.norm_bound() * g.slope(z, s * p))
+            return Certificate(objective, gap, units(x) * hidden)
+    return Certificate(objective, jnp.full_like(objective, jnp.inf), units(x) * objective)
+
+
+def _quadratic(g: Quadratic, x: Array, back: Array, size: Array, objective: Array) -> Certificate:
+    """`1/2 |e|^2` with `e = d^(1/2) C (x - mean) + d^(-1/2) C back`: a rounding error of `e` by `h` in norm may hide
+    `h |e| + h^2 / 2`. Transforms spread their errors evenly over the coefficients, hence means over `d`."""
+    d = jnp.broadcast_to(g.d, g.out_shape)
+    centred = norm(x - g.mean)
+    inner = jnp.sqrt(jnp.mean(1 / d)) * (size + norm(g.apply(x - g.mean))) + jnp.sqrt(jnp.mean(d)) * centred
+    hidden = 0.5 * units(x) * inner
+    gap = g.fenchel_gap(x, -back)
+    return Certificate(objective, gap, units(x) * objective + hidden * (jnp.sqrt(2 * gap) + 0.5 * hidden))
 
 
 def _over(r: Array, weight: Array | None) -> Array:

@@ -6,7 +6,7 @@
 for least squares plus one term `g(W x)` with `W` orthonormal (or the identity), or plus a box.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -65,6 +65,7 @@ class FISTA:
         if not problem.terms:
             return v
         term, c = problem.terms[0], plan.isometry
+        assert c is not None
         coefficients = term.K.forward(v)
         # g(W x) with W.H W = c I: prox = v + W.H (prox_{c step g}(W v) - W v) / c.
         return v + term.K.adjoint(term.functional.prox(coefficients, plan.step * c) - coefficients) / c
@@ -78,8 +79,8 @@ class FISTA:
             t, momentum = jnp.where(uphill, 1, t), jnp.where(uphill, 0, momentum)
         return State(x, x + momentum * (x - state.x), t)
 
-    def certificate(self, plan: Plan, state: State) -> tuple[Certificate, Any]:
-        return from_primal(plan.problem, state.x), state
+    def certificate(self, plan: Plan, state: State) -> tuple[Certificate, Array, State]:
+        return from_primal(plan.problem, state.x), state.x, state
 
     def value(self, plan: Plan, state: State) -> Array:
         return state.x

@@ -6,8 +6,8 @@ A solver is a frozen pytree of settings with six methods, all for one item:
     init(plan, x0)              -> state       any pytree
     resume(plan, state)         -> state       from the state of a neighbouring problem (the next weight of a path)
     step(plan, state)           -> state
-    certificate(plan, state)    -> (Certificate, state)   may adapt the state (step sizes, restarts)
-    value(plan, state)          -> x
+    certificate(plan, state)    -> (Certificate, x, state)   of that x; may adapt the state (step sizes, restarts)
+    value(plan, state)          -> x           the answer after steps without a certificate
 
 One `lax.while_loop` takes a few steps, evaluates the certificate, and stops on the gap, on a rounding floor, on
 non-finite numbers, or at the limit. Tolerance and limit are arrays: they never cause a new trace.
@@ -50,7 +50,8 @@ _RUNNING = -1
 class Solver(Protocol):
     """See the module's docstring."""
 
-    check_every: int
+    @property
+    def check_every(self) -> int: ...
 
     def supports(self, problem: Problem) -> str | None:
         """None if the solver takes this problem, else the reason why not."""
@@ -63,7 +64,7 @@ class Solver(Protocol):
 
     def step(self, plan: Any, state: Any) -> Any: ...
 
-    def certificate(self, plan: Any, state: Any) -> tuple[Certificate, Any]: ...
+    def certificate(self, plan: Any, state: Any) -> tuple[Certificate, Array, Any]: ...
 
     def value(self, plan: Any, state: Any) -> Array: ...
 
@@ -80,6 +81,7 @@ class Carry(NamedTuple):
     """What the loop carries, and what a warm start may continue from."""
 
     state: Any
+    value: Array  # what the last certificate is about
     steps: Array
     checks: Array
     objective: Array
@@ -88,31 +90,30 @@ class Carry(NamedTuple):
     history: History | None
 
 
-def start(solver: Solver, plan: Any, state: Any, tolerance: Array, rows: int) -> Carry:
-    """The carry before the first step: a warm start may already be good enough."""
-    certificate, state = solver.certificate(plan, state)
-    dtype = certificate.objective.dtype
+def start(solver: Solver, plan: Any, state: Any, rows: int) -> Carry:
+    """The carry before the first certificate, which `advance` evaluates: a warm start may already be good enough."""
+    shape = jax.eval_shape(solver.value, plan, state)
+    value = jnp.zeros(shape.shape, shape.dtype)
+    inf = jnp.full((), jnp.inf, jnp.real(value).dtype)
     history = None
     if rows:
-        history = History(
-            jnp.full((rows,), -1, jnp.int32), jnp.full((rows,), jnp.nan, dtype), jnp.full((rows,), jnp.nan, dtype)
-        )
+        unused = jnp.full((rows,), jnp.nan, inf.dtype)
+        history = History(jnp.full((rows,), -1, jnp.int32), unused, unused)
     zero = jnp.zeros((), jnp.int32)
-    carry = Carry(state, zero, zero, certificate.objective, jnp.asarray(jnp.inf, dtype), zero - 1, history)
-    return _judge(carry, certificate, state, zero, tolerance)
+    return Carry(state, value, zero, zero, inf, inf, zero + _RUNNING, history)
 
 
 def advance(solver: Solver, plan: Any, carry: Carry, tolerance: Array, limit: Array) -> Carry:
     """Run until the certificate is good enough or `limit` steps were taken in all."""
 
     def running(c: Carry) -> Array:
-        return (c.status == _RUNNING) & (c.steps < limit)
+        return (c.status == _RUNNING) & ((c.steps < limit) | (c.checks == 0))
 
     def block(c: Carry) -> Carry:
-        count = jnp.minimum(solver.check_every, limit - c.steps)
+        # The first block only looks where it stands; as part of the loop, the certificate is compiled once.
+        count = jnp.where(c.checks == 0, 0, jnp.minimum(solver.check_every, limit - c.steps))
         state = lax.fori_loop(0, count, lambda _, s: solver.step(plan, s), c.state)
-        certificate, state = solver.certificate(plan, state)
-        return _judge(c, certificate, state, c.steps + count, tolerance)
+        return judge(c, *solver.certificate(plan, state), c.steps + count, tolerance)
 
     return lax.while_loop(running, block, carry)
 
@@ -138,21 +139,20 @@ def finish(carry: Carry) -> Carry:
     return carry._replace(status=jnp.where(carry.status == _RUNNING, int(Status.STEP_LIMIT), carry.status))
 
 
-def _judge(carry: Carry, certificate: Certificate, state: Any, steps: Array, tolerance: Array) -> Carry:
-    objective, gap, allowance = certificate
-    eps = jnp.finfo(objective.dtype).eps
-    # Relative to max(|P|, |D|): D >= P - gap, so |D| never exceeds |P| by more than the gap.
-    scale = jnp.maximum(jnp.maximum(jnp.abs(objective), jnp.abs(objective - gap)), eps * eps)
-    scale = jnp.where(jnp.isfinite(scale), scale, jnp.maximum(jnp.abs(objective), eps * eps))
-    relative = jnp.where(gap + allowance == 0, 0, (gap + allowance) / scale)
-    broken = ~jnp.isfinite(objective) | jnp.isnan(gap)
+def judge(carry: Carry, certificate: Certificate, value: Array, state: Any, steps: Array, tolerance: Array) -> Carry:
+    """The carry after a certificate."""
+    dtype = carry.objective.dtype
+    objective, gap, allowance = (v.astype(dtype) for v in certificate)
+    # Relative to max(|P|, |D|) with D = P - gap; the floor is for problems whose optimum is zero.
+    lower = jnp.where(jnp.isfinite(gap), objective - gap, 0)
+    scale = jnp.maximum(jnp.maximum(jnp.abs(objective), jnp.abs(lower)), jnp.finfo(dtype).eps ** 2)
+    bound = gap + allowance
+    relative = jnp.where(bound == 0, 0, bound / scale)
+    broken = ~jnp.isfinite(objective) | jnp.isnan(bound)
     good = relative <= tolerance
     floor = gap <= allowance
-    status = jnp.where(
-        broken,
-        int(Status.NON_FINITE),
-        jnp.where(good, int(Status.CONVERGED), jnp.where(floor, int(Status.STALLED), _RUNNING)),
-    ).astype(jnp.int32)
+    status = jnp.where(good, int(Status.CONVERGED), jnp.where(floor, int(Status.STALLED), _RUNNING))
+    status = jnp.where(broken, int(Status.NON_FINITE), status).astype(jnp.int32)
     relative = jnp.where(broken, jnp.inf, relative)
     history = carry.history
     if history is not None:
@@ -162,4 +162,4 @@ def _judge(carry: Carry, certificate: Certificate, state: Any, steps: Array, tol
             history.objective.at[row].set(objective),
             history.gap.at[row].set(relative),
         )
-    return Carry(state, steps, carry.checks + 1, objective, relative, status, history)
+    return Carry(state, value, steps, carry.checks + 1, objective, relative, status, history)

@@ -96,8 +96,9 @@ class PCG:
         beta = jnp.where(alive, rz / jnp.where(alive, state.rz, 1), 0)
         return State(state.c + alpha * state.direction, residual, z + beta * state.direction, rz)
 
-    def certificate(self, plan: Plan, state: State) -> tuple[Certificate, State]:
-        return from_primal(plan.problem, self.value(plan, state)), state
+    def certificate(self, plan: Plan, state: State) -> tuple[Certificate, Array, State]:
+        x = self.value(plan, state)
+        return from_primal(plan.problem, x), x, state
 
     def value(self, plan: Plan, state: State) -> Array:
         return plan.mean + plan.C.adjoint(state.c)

@@ -4,10 +4,10 @@
     p_i' = prox_{sigma_i F_i*}(p_i + sigma_i K_i (2 x' - x)),     tau sum_i sigma_i ||K_i||^2 < 1
     (x, p) <- (x, p) + rho ((x', p') - (x, p)),                    1 <= rho < 2
 
-`G` holds the data term when its prox has a closed form (pixel masks; together with the box), else the box alone, and the
-data joins the terms. The ratio of the step sizes is balanced by how far primal and dual have moved, at geometrically
-spaced checks, so that finitely many changes happen in any run and convergence is kept; with `restarts`, the run starts
-again from the average iterate where that has the smaller gap (Applegate et al. 2021).
+`G` holds the data term when its prox has a closed form (pixel masks; together with the box), else the box alone, and
+the data joins the terms. The ratio of the step sizes is balanced by how far primal and dual have moved, at
+geometrically spaced checks, so that finitely many changes happen in any run and convergence is kept; with `restarts`,
+the run starts again from the average iterate where that has the smaller gap (Applegate et al. 2021).
 """
 
 from typing import Any, NamedTuple
@@ -122,14 +122,14 @@ class PDHG:
         """The iterate after one more plain step: feasible, and no farther from the optimum."""
         return self._update(plan, state)[0]
 
-    def certificate(self, plan: Plan, state: State) -> tuple[Certificate, State]:
+    def certificate(self, plan: Plan, state: State) -> tuple[Certificate, Array, State]:
         x, duals = self._update(plan, state)
         certificate = self._certify(plan, x, duals)
         if self.restarts:
-            state, certificate = self._restart(plan, state, certificate)
+            state, certificate, x = self._restart(plan, state, certificate, x)
         if self.balance:
             state = self._balance(state)
-        return certificate, state._replace(checks=state.checks + 1)
+        return certificate, x, state._replace(checks=state.checks + 1)
 
     def _certify(self, plan: Plan, x: Array, duals: tuple[Array, ...]) -> Certificate:
         problem = plan.problem
@@ -154,7 +154,9 @@ class PDHG:
         anchor = _select(moved, (state.x, state.duals), state.anchor)
         return state._replace(tau=target.astype(state.tau.dtype), anchor=anchor)
 
-    def _restart(self, plan: Plan, state: State, certificate: Certificate) -> tuple[State, Certificate]:
+    def _restart(
+        self, plan: Plan, state: State, certificate: Certificate, last: Array
+    ) -> tuple[State, Certificate, Array]:
         assert state.average is not None
         count, sx, sp = state.average
         inverse = 1 / jnp.maximum(count, 1).astype(sx.dtype)
@@ -169,7 +171,8 @@ class PDHG:
         average = _select(again, fresh, state.average)
         better = Certificate(*(jnp.where(use & again, a, c) for a, c in zip(averaged, certificate, strict=True)))
         best = jnp.where(again, gap, state.best)
-        return state._replace(x=jump[0], duals=jump[1], average=average, best=best), better
+        state = state._replace(x=jump[0], duals=jump[1], average=average, best=best)
+        return state, better, jnp.where(use & again, x, last)
 
 
 def _scale(problem: Problem, rhs: Array, diagonal: Array | None) -> Array:

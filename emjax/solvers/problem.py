@@ -50,7 +50,7 @@ class TV:
     Source: Rudin, Osher, Fatemi 1992.
     """
 
-    weight: Array
+    weight: Any
     isotropic: bool = static(default=True)
     spacing: tuple[float, ...] | None = static(default=None)
 
@@ -87,10 +87,16 @@ class Problem:
         box: Box | None = None
         for term in terms:
             if isinstance(term, Box):
-                term = term.with_ndim(len(shape))
-                if box is not None:  # the intersection of boxes is a box
-                    term = Box(jnp.maximum(box.low, term.low), jnp.minimum(box.high, term.high), len(shape))
-                box = term
+                # The intersection of boxes is a box.
+                low, high = (
+                    (term.low, term.high)
+                    if box is None
+                    else (
+                        jnp.maximum(box.low, term.low),
+                        jnp.minimum(box.high, term.high),
+                    )
+                )
+                box = Box(low, high, len(shape))
             elif hasattr(term, "terms"):
                 flat.extend(term.terms(shape))
             elif isinstance(term, Functional):

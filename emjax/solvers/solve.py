@@ -1,7 +1,7 @@
 """`solve(problem, solver) -> Solution`: one verb for every iterative method, batched, compiled once.
 
-A batch runs as `vmap` on accelerators and item by item on a CPU, where a vectorised while-loop costs several times more:
-every item stops on its own either way, and none changes another's result.
+A batch runs as `vmap` on accelerators and item by item on a CPU, where a vectorised while-loop costs several times
+more: every item stops on its own either way, and none changes another's result.
 """
 
 import functools
@@ -103,38 +103,32 @@ def solve(
     dtype = jnp.real(problem.data.y).dtype
     tolerance, limit = jnp.asarray(gap, dtype), jnp.asarray(max_steps, jnp.int32)
     if gradient is not None:
-        carry, value = _unrolled(flat, solver, (state, x0), batch, gradient.steps)
+        carry = _unrolled(flat, solver, (state, x0), batch, gradient.steps)
     elif progress is None:
-        carry, value = _compiled(flat, solver, (state, x0), tolerance, limit, rows=int(history), batched=bool(batch))
+        carry = _compiled(flat, solver, (state, x0), tolerance, limit, rows=int(history), batched=bool(batch))
     else:
-        carry, value = _chunks(flat, solver, (state, x0), tolerance, int(limit), int(history), bool(batch), progress)
+        carry = _chunks(flat, solver, (state, x0), tolerance, int(limit), int(history), bool(batch), progress)
 
     def shape(v: Array) -> Array:
         return v.reshape(*batch, *v.shape[1:]) if batch else v
 
-    carry = jax.tree.map(shape, carry)
-    name = type(solver).__name__
-    return Solution(
-        shape(value), carry.status, carry.steps, carry.objective, carry.gap, carry.state, carry.history, name
-    )
+    c = jax.tree.map(shape, carry)
+    return Solution(c.value, c.status, c.steps, c.objective, c.gap, c.state, c.history, type(solver).__name__)
 
 
 # One item, and many.
 
 
-def _run(rows: int, problem: Problem, solver: Solver, start: Any, tolerance: Array, limit: Array) -> Any:
+def _run(rows: int, problem: Problem, solver: Solver, start: Any, tolerance: Array, limit: Array) -> Carry:
     plan = solver.prepare(problem)
     state, x0 = start
     state = solver.init(plan, x0) if state is None else state
-    carry = loop.start(solver, plan, state, tolerance, rows)
-    carry = loop.finish(loop.advance(solver, plan, carry, tolerance, limit))
-    return carry, solver.value(plan, carry.state)
+    carry = loop.start(solver, plan, state, rows)
+    return loop.finish(loop.advance(solver, plan, carry, tolerance, limit))
 
 
-def _advance(problem: Problem, solver: Solver, carry: Carry, tolerance: Array, limit: Array) -> Any:
-    plan = solver.prepare(problem)
-    carry = loop.advance(solver, plan, carry, tolerance, limit)
-    return carry, solver.value(plan, carry.state)
+def _advance(problem: Problem, solver: Solver, carry: Carry, tolerance: Array, limit: Array) -> Carry:
+    return loop.advance(solver, solver.prepare(problem), carry, tolerance, limit)
 
 
 def by_backend(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -219,7 +213,7 @@ def _chunks(
 ) -> Any:
     """The same solve in chunks of ten checks, the host called in between."""
     chunk = 10 * solver.check_every
-    carry, value = _compiled(flat, solver, start, tolerance, jnp.int32(0), rows=rows, batched=batched)
+    carry = _compiled(flat, solver, start, tolerance, jnp.int32(0), rows=rows, batched=batched)
     done = 0
     while done < limit:
         limited = carry.status == Status.STEP_LIMIT
@@ -227,10 +221,9 @@ def _chunks(
             break
         carry = carry._replace(status=jnp.where(limited, -1, carry.status))
         done = min(done + chunk, limit)
-        carry, value = _compiled_more(flat, solver, carry, tolerance, jnp.int32(done), batched=batched)
-        carry = loop.finish(carry)
+        carry = loop.finish(_compiled_more(flat, solver, carry, tolerance, jnp.int32(done), batched=batched))
         progress(int(jnp.max(carry.steps)), float(jnp.max(carry.gap)))
-    return carry, value
+    return carry
 
 
 def _unrolled(flat: Any, solver: Solver, start: Any, batch: tuple[int, ...], steps: int) -> Any:
@@ -244,8 +237,10 @@ def _unrolled(flat: Any, solver: Solver, start: Any, batch: tuple[int, ...], ste
         value = solver.value(plan, state)
         # The certificate describes the answer; it is no part of the derivative.
         frozen_plan, frozen = jax.tree.map(lax.stop_gradient, (plan, state))
-        carry = loop.start(solver, frozen_plan, frozen, jnp.asarray(0, jnp.real(value).dtype), 0)
-        return loop.finish(carry._replace(steps=jnp.full((), steps, jnp.int32), state=frozen)), value
+        zero = jnp.zeros((), jnp.real(value).dtype)
+        carry = loop.start(solver, frozen_plan, frozen, 0)
+        certificate, _, _ = solver.certificate(frozen_plan, frozen)
+        return loop.finish(loop.judge(carry, certificate, value, frozen, jnp.int32(steps), zero))
 
     if not batch:
         return one(problem, solver, start)

@@ -1,7 +1,9 @@
-"""Every linear operator, small enough to be compared with its dense matrix: a new one is a line in `EXAMPLES`.
+"""Every linear operator, small enough to be compared with its dense matrix: a new one is a line in
+`EXAMPLES`.
 
-A real-linear map between real or complex items is a real matrix M on the pairs (Re, Im). With it every claim can be checked:
-the adjoint is `M.T`, the norm is the largest singular value of M, `gram_scale` is the c in `M.T M = c I`.
+A real-linear map between real or complex items is a real matrix M on the pairs (Re, Im). With it every claim
+can be checked: the adjoint is `M.T`, the norm is the largest singular value of M, `gram_scale` is the c in
+`M.T M = c I`.
 """
 
 import contextlib
@@ -28,30 +30,37 @@ ADJOINT_BAR = {"float32": 1e-5, "float64": 1e-12}
 
 
 class Numbers:
-    """Random arrays that float32 holds exactly, so that the float32 and the float64 operator are the same map."""
+    """Random arrays that float32 holds exactly, so that the float32 and the float64 operator are the same
+    map."""
 
     def __init__(self, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
 
-    def normal(self, *shape: int) -> np.ndarray:
-        return self._rng.standard_normal(shape).astype(np.float32).astype(np.float64)
+    def normal(self, *shape: int) -> jax.Array:
+        return _exact(self._rng.standard_normal(shape))
 
-    def complex(self, *shape: int) -> np.ndarray:
-        return self.normal(*shape) + 1j * self.normal(*shape)
+    def complex(self, *shape: int) -> jax.Array:
+        real, imaginary = (self._rng.standard_normal(shape).astype(np.float32) for _ in range(2))
+        return jax.device_put(real.astype(np.float64) + 1j * imaginary)
 
-    def weights(self, *shape: int) -> np.ndarray:
-        return self._rng.random(shape).astype(np.float32).astype(np.float64)
+    def weights(self, *shape: int) -> jax.Array:
+        return _exact(self._rng.random(shape))
 
-    def mask(self, *shape: int) -> np.ndarray:
+    def mask(self, *shape: int) -> jax.Array:
         mask = self._rng.random(shape) < 0.4
         mask.flat[0] = True
-        return mask
+        return _exact(mask)
 
-    def symmetric(self, *shape: int) -> np.ndarray:
-        kernel = self.normal(*shape)
+    def symmetric(self, *shape: int) -> jax.Array:
+        kernel = self._rng.standard_normal(shape)
         for axis in range(kernel.ndim):
             kernel = (kernel + np.flip(kernel, axis)) / 2
-        return kernel.astype(np.float32).astype(np.float64)
+        return _exact(kernel)
+
+
+def _exact(x: np.ndarray) -> jax.Array:
+    # `device_put`: `jnp.asarray` would compile a program for every shape.
+    return jax.device_put(x.astype(np.float32).astype(np.float64))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +97,7 @@ EXAMPLES = (
     Example("Fourier, real, 3-D", lambda r, s: ops.Fourier(s), EXACT, SHAPES_3D),
     Example("subsampled Fourier, 0/1", lambda r, s: ops.SubsampledFourier(r.mask(*s)), EXACT),
     Example("subsampled Fourier, soft", lambda r, s: ops.SubsampledFourier(r.weights(*s)), EXACT),
-    Example(
-        "subsampled Fourier, complex", lambda r, s: ops.SubsampledFourier(r.weights(*s), real=False), EXACT
-    ),
+    Example("subsampled Fourier, complex", lambda r, s: ops.SubsampledFourier(r.weights(*s), real=False), EXACT),
     Example("blur, periodic", lambda r, s: ops.Blur(r.normal(3, 4), s), CLOSE),
     Example("blur, periodic, 3-D", lambda r, s: ops.Blur(r.normal(2, 3, 3), s), CLOSE, SHAPES_3D),
     Example("blur, reflect", lambda r, s: ops.Blur(r.normal(4, 3), s, "reflect")),
@@ -109,9 +116,7 @@ EXAMPLES = (
     Example("stack, real and complex", lambda r, s: ops.stack(ops.PixelSampling(r.mask(*s)), ops.Fourier(s))),
     Example(
         "stack behind Fourier",
-        lambda r, s: (
-            ops.stack(ops.PixelSampling(r.weights(*s)), ops.PixelSampling(r.mask(*s))) @ ops.Fourier(s)
-        ),
+        lambda r, s: ops.stack(ops.PixelSampling(r.weights(*s)), ops.PixelSampling(r.mask(*s))) @ ops.Fourier(s),
     ),
     Example("compose", lambda r, s: ops.PixelSampling(r.mask(*s)) @ ops.Wavelet(s).H),
     Example("compose, gram diagonal", lambda r, s: ops.DCT(s) @ ops.PixelSampling(r.weights(*s)), EXACT),
@@ -136,7 +141,8 @@ def precision(dtype: str) -> contextlib.AbstractContextManager:
 
 
 def items(numbers: Numbers, dtype: Any, *shape: int) -> np.ndarray:
-    return numbers.complex(*shape) if jnp.issubdtype(dtype, jnp.complexfloating) else numbers.normal(*shape)
+    complex_items = jnp.issubdtype(dtype, jnp.complexfloating)
+    return np.asarray(numbers.complex(*shape) if complex_items else numbers.normal(*shape))
 
 
 def unit_items(dtype: Any, shape: Shape) -> np.ndarray:
@@ -171,28 +177,28 @@ class Measured:
     dtypes: tuple[np.dtype, np.dtype]
     claims: dict[str, np.ndarray]
 
-    @property
+    @functools.cached_property
     def norm(self) -> float:
         return float(np.linalg.norm(self.matrix, 2))
 
 
-def _claims(op: LinearOperator, x: jax.Array, y: jax.Array) -> tuple:
-    claims = {
-        "gram_diagonal": op.gram_diagonal(),
-        "gram_scale": op.gram_scale(),
-        "row_scale": op.row_scale(),
-        "resolvent": jax.vmap(lambda v: op.resolvent(v, jnp.asarray(0.7)))(x) if op.has_resolvent else None,
-    }
-    return op(x), op.H(y), op.norm_bound(), {k: v for k, v in claims.items() if v is not None}
+def _everything(op: LinearOperator, x: jax.Array, y: jax.Array, claims: bool) -> tuple:
+    found = {}
+    if claims:
+        found = {name: getattr(op, name)() for name in ("gram_diagonal", "gram_scale", "row_scale")}
+        if op.has_resolvent:
+            found["resolvent"] = jax.vmap(lambda v: op.resolvent(v, jnp.asarray(0.7)))(x)
+    return op(x), op.H(y), op.norm_bound(), {k: v for k, v in found.items() if v is not None}
 
 
 # Hundreds of small programs are compiled by the tests: the compiler may save its optimisations there.
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-_apply, _quick_apply = jax.jit(_claims), quick_jit(_claims)
+_apply = jax.jit(_everything, static_argnames="claims")
+_quick_apply = quick_jit(_everything, static_argnames="claims")
 
 
 def measure(example: Example, shape: Shape, dtype: str, seed: int = 0, optimised: bool = False) -> Measured:
-    """Apply the operator and its adjoint to 32 random items and to all unit items, in one compiled call."""
+    """Apply the operator and its adjoint to 32 random items and all unit items; claims in float64 only."""
     with precision(dtype):
         numbers = Numbers(seed)
         op = example.build(numbers, shape)
@@ -200,7 +206,7 @@ def measure(example: Example, shape: Shape, dtype: str, seed: int = 0, optimised
         x = np.concatenate([items(numbers, op.in_dtype, SEEDS, *op.in_shape), units_x])
         y = np.concatenate([items(numbers, op.out_dtype, SEEDS, *op.out_shape), units_y])
         apply = _apply if optimised else _quick_apply
-        ax, ahy, bound, claims = apply(op, jnp.asarray(x), jnp.asarray(y))
+        ax, ahy, bound, claims = apply(op, x, y, claims=dtype == "float64")
         in_dtype, out_dtype = op.in_dtype, op.out_dtype
     u, v = as_real(x, in_dtype, len(x)), as_real(y, out_dtype, len(y))
     au, atv = as_real(ax, out_dtype, len(x)), as_real(ahy, in_dtype, len(y))
@@ -213,6 +219,4 @@ def measure(example: Example, shape: Shape, dtype: str, seed: int = 0, optimised
     if "resolvent" in checked:
         checked["resolvent"] = as_real(checked["resolvent"], in_dtype, len(x))[SEEDS:].T
     dtypes = (ahy.dtype, ax.dtype)
-    return Measured(
-        op, in_dtype, out_dtype, au[SEEDS:].T, atv[SEEDS:].T, errors, float(bound), dtypes, checked
-    )
+    return Measured(op, in_dtype, out_dtype, au[SEEDS:].T, atv[SEEDS:].T, errors, float(bound), dtypes, checked)
