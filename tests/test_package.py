@@ -117,7 +117,8 @@ def sources(folder: Path) -> Iterator[tuple[Path, str]]:
         yield path, path.read_text(encoding="utf-8")
     for path in sorted(folder.rglob("*.ipynb")):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        lines = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code").splitlines()
+        python = ["".join(c["source"]) for c in cells if c["cell_type"] == "code"]
+        lines = "\n".join(text for text in python if not text.startswith("%%")).splitlines()
         yield path, "\n".join("" if line.lstrip().startswith(("!", "%")) else line for line in lines)
 
 

@@ -36,6 +36,10 @@ class Functional:
         """The proximal map of `g*`, by the Moreau identity unless a direct form is known."""
         return u - step * self.prox(u / step, 1 / step)
 
+    def project(self, u: Array) -> Array:
+        """The nearest point where `g*` is finite; everywhere, unless a subclass says otherwise."""
+        return u
+
     def fenchel_gap(self, x: Array, u: Array) -> Array:
         """`g(x) + g*(u) - <x, u>`, never negative in exact arithmetic."""
         return self(x) + self.conjugate(u) - self.total(x * u)

@@ -36,9 +36,9 @@ def norm(x: Array) -> Array:
     return jnp.sqrt(jnp.sum(jnp.real(x * jnp.conj(x))))
 
 
-def units(x: Array) -> float:
-    """The relative error granted to a rounded sum or transform: 8 eps, that is 16 roundings."""
-    return 8 * float(jnp.finfo(x.dtype).eps)
+def units(x: Array, count: int = 8) -> float:
+    """`count` eps; 8 of them, that is 16 roundings, are granted to any sum of one sign and to transforms."""
+    return count * float(jnp.finfo(x.dtype).eps)
 
 
 def diagonal_bounds(problem: Problem) -> Box | None:
@@ -63,12 +63,12 @@ def diagonal_bounds(problem: Problem) -> Box | None:
 
 
 def diagonal_gap(
-    data: LeastSquares, diagonal: Array, box: Box, x: Array, u: Array, size: Array
+    data: LeastSquares, diagonal: Array, box: Box, x: Array, u: Array, error_u: Array
 ) -> tuple[Array, Array, Array]:
     """The Fenchel-Young gap of `G(x) = 1/2 sum a (x - t)^2 + box(x)` at `(x, u)`, its conjugate being a clip.
 
-    Also its own rounding, and the allowance for an error of `u`, whose parts have norms that add up to `size`. All is
-    written in distances to `t`, so that an offset common to `x` and `t` costs no precision.
+    Also its own rounding, and the allowance for an error of `u` by `error_u` in norm. All is written in distances to
+    `t`, so that an offset common to `x` and `t` costs no precision.
     """
     target, error = data.target()
     seen = diagonal > 0
@@ -82,8 +82,8 @@ def diagonal_gap(
     distance = jnp.where(seen, jnp.abs(step), 0)
     local = jnp.sum(distance * (units(x) * (diagonal * jnp.abs(r) + jnp.abs(u)) + diagonal * error))
     # The maximiser itself moves by (error of u) / a, yet never out of the box.
-    reach = jnp.minimum(jnp.where(seen, distance + units(x) * size / a, jnp.inf), box.reach(x))
-    return gap, local, units(x) * norm(reach) * size
+    reach = jnp.minimum(jnp.where(seen, distance + error_u / a, jnp.inf), box.reach(x))
+    return gap, local, norm(reach) * error_u
 
 
 def primal_dual(problem: Problem, box: Box, x: Array, q: Array | None, duals: tuple[Array, ...]) -> Certificate:
@@ -93,7 +93,13 @@ def primal_dual(problem: Problem, box: Box, x: Array, q: Array | None, duals: tu
     objective = data(x) + total([t.functional(z) for t, z in zip(terms, images, strict=True)])
     gaps = [t.functional.fenchel_gap(z, p) for t, z, p in zip(terms, images, duals, strict=True)]
     u = -sum((t.K.adjoint(p) for t, p in zip(terms, duals, strict=True)), jnp.zeros_like(x))
-    size = total([t.K.norm_bound() * norm(p) for t, p in zip(terms, duals, strict=True)]).astype(objective.dtype)
+    # A divergence of three directions takes five roundings and a division.
+    size = total(
+        [
+            units(x, 3 if t.K.accurate_entries else 8) * t.K.norm_bound() * norm(p)
+            for t, p in zip(terms, duals, strict=True)
+        ]
+    ).astype(objective.dtype)
     coarse = _coarse(problem, x, images, duals)
     diagonal = data.gram_diagonal()
     if diagonal is not None:
@@ -104,8 +110,9 @@ def primal_dual(problem: Problem, box: Box, x: Array, q: Array | None, duals: tu
     w = data.weighted(r)
     gaps += [0.5 * jnp.sum(_over(w - q, data.weight)), box.fenchel_gap(x, u - data.A.adjoint(q))]
     bound = data.A.norm_bound()
-    hidden = norm(box.reach(x)) * (size + bound * norm(q)) + norm(w - q) * (bound * norm(x) + norm(r))
-    return Certificate(objective, total(gaps), units(x) * (objective + coarse + hidden))
+    error_u = size + units(x) * bound * norm(q)
+    hidden = units(x) * (objective + coarse + norm(w - q) * (bound * norm(x) + norm(r)))
+    return Certificate(objective, total(gaps), hidden + norm(box.reach(x)) * error_u)
 
 
 def _coarse(problem: Problem, x: Array, images: list[Array], duals: tuple[Array, ...]) -> Array:

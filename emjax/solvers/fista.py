@@ -6,7 +6,7 @@
 for least squares plus one term `g(W x)` with `W` orthonormal (or the identity), or plus a box.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -70,7 +70,7 @@ class FISTA:
         # g(W x) with W.H W = c I: prox = v + W.H (prox_{c step g}(W v) - W v) / c.
         return v + term.K.adjoint(term.functional.prox(coefficients, plan.step * c) - coefficients) / c
 
-    def step(self, plan: Plan, state: State) -> State:
+    def step(self, plan: Plan, state: State, last: Any = False) -> State:
         x = self._prox(plan, state.z - plan.step * plan.problem.data.gradient(state.z))
         t = (1 + jnp.sqrt(1 + 4 * state.t**2)) / 2
         momentum = (state.t - 1) / t

@@ -7,7 +7,7 @@ one inverse, and `1 / (mean(A.H w A) + d)` is the preconditioner. An item whose 
 from then on, so that others of its batch can go on without it becoming NaN.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -85,7 +85,7 @@ class PCG:
         """The state of a neighbouring problem as a start: the residual belongs to the new one."""
         return self._from(plan, state.c)
 
-    def step(self, plan: Plan, state: State) -> State:
+    def step(self, plan: Plan, state: State, last: Any = False) -> State:
         applied = self._apply(plan, state.direction)
         curvature = _dot(state.direction, applied)
         alive = (curvature > 0) & (state.rz > 0)

@@ -10,6 +10,7 @@ geometrically spaced checks, so that finitely many changes happen in any run and
 the run starts again from the average iterate where that has the smaller gap (Applegate et al. 2021).
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -34,7 +35,7 @@ class Plan(NamedTuple):
 class State(NamedTuple):
     x: Array
     duals: tuple[Array, ...]
-    tau: Array
+    balance: Array  # of the step sizes: tau over its first guess
     anchor: tuple[Array, tuple[Array, ...]]  # where the last balancing or restart took place
     checks: Array
     average: tuple[Array, Array, tuple[Array, ...]] | None  # count, sums of the iterates since then
@@ -74,16 +75,19 @@ class PDHG:
         duals = tuple(jnp.zeros(t.K.out_shape, _dual_dtype(t, dtype)) for t in plan.terms)
         zero = jnp.zeros((), jnp.int32)
         average = (zero, jnp.zeros_like(x), _zeros(duals)) if self.restarts else None
-        return State(x, duals, self._tau(plan), (x, duals), zero, average, jnp.asarray(jnp.inf, dtype))
+        one = jnp.ones((), dtype.type(0).real.dtype)
+        return State(x, duals, one, (x, duals), zero, average, one * jnp.inf)
 
     def resume(self, plan: Plan, state: State) -> State:
-        """The state of a neighbouring problem (another weight) as a start: iterates stay, step sizes follow."""
-        return state._replace(tau=self._tau(plan))
+        """The iterates stay, projected to this problem's box and weights; the step sizes follow its scale."""
+        x = state.x if plan.box is None else plan.box.prox(state.x)
+        return state._replace(
+            x=x, duals=tuple(t.functional.project(p) for t, p in zip(plan.terms, state.duals, strict=True))
+        )
 
-    def _tau(self, plan: Plan) -> Array:
-        dtype = plan.rhs.real.dtype
-        largest = jnp.max(jnp.stack(plan.norms)) if plan.norms else jnp.ones((), dtype)
-        return (0.1 * plan.scale / jnp.where(largest > 0, largest, 1)).astype(dtype)
+    def _tau(self, plan: Plan, state: State) -> Array:
+        largest = jnp.max(jnp.stack(plan.norms)) if plan.norms else jnp.ones_like(state.balance)
+        return (state.balance * 0.1 * plan.scale / jnp.where(largest > 0, largest, 1)).astype(state.balance.dtype)
 
     def _sigmas(self, plan: Plan, tau: Array) -> list[Array]:
         # Each dual gets an equal share of the condition, so that operators of unlike norm do not slow each other.
@@ -92,7 +96,7 @@ class PDHG:
 
     def _update(self, plan: Plan, state: State) -> tuple[Array, tuple[Array, ...]]:
         """One step without relaxation."""
-        x, tau = state.x, state.tau
+        x, tau = state.x, self._tau(plan, state)
         back = sum((t.K.adjoint(p) for t, p in zip(plan.terms, state.duals, strict=True)), jnp.zeros_like(x))
         v = x - tau * back
         if plan.diagonal is not None:
@@ -107,9 +111,10 @@ class PDHG:
         )
         return new, duals
 
-    def step(self, plan: Plan, state: State) -> State:
+    def step(self, plan: Plan, state: State, last: Any = False) -> State:
         x, duals = self._update(plan, state)
-        rho = jnp.asarray(self.relaxation, state.x.dtype)
+        # The step before a certificate is plain: its x lies in the box and its duals in their balls.
+        rho = jnp.where(last, 1, jnp.asarray(self.relaxation, state.balance.dtype))
         x = state.x + rho * (x - state.x)
         duals = tuple(p + rho * (q - p) for p, q in zip(state.duals, duals, strict=True))
         average = state.average
@@ -123,12 +128,12 @@ class PDHG:
         return self._update(plan, state)[0]
 
     def certificate(self, plan: Plan, state: State) -> tuple[Certificate, Array, State]:
-        x, duals = self._update(plan, state)
-        certificate = self._certify(plan, x, duals)
+        certificate = self._certify(plan, state.x, state.duals)
         if self.restarts:
-            state, certificate, x = self._restart(plan, state, certificate, x)
+            state, certificate = self._restart(plan, state, certificate)
+        x = state.x
         if self.balance:
-            state = self._balance(state)
+            state = self._balance(plan, state, certificate.objective)
         return certificate, x, state._replace(checks=state.checks + 1)
 
     def _certify(self, plan: Plan, x: Array, duals: tuple[Array, ...]) -> Certificate:
@@ -139,40 +144,40 @@ class PDHG:
         q = duals[0] if dualised else None
         return primal_dual(problem, plan.box, x, q, duals[1:] if dualised else duals)
 
-    def _balance(self, state: State) -> State:
-        """Move `tau` towards (primal movement) / (dual movement), at checks 1, 3, 7, 15, ..."""
-        x0, p0 = state.anchor
-        due = (state.checks > 0) & ((state.checks & (state.checks + 1)) == 0)
-        dx = norm(state.x - x0)
-        dp = jnp.sqrt(total([norm(a - b) ** 2 for a, b in zip(state.duals, p0, strict=True)]))
-        moved = due & (dx > 0) & (dp > 0)
-        return self._rebalance(state, moved, dx, dp)
+    def _balance(self, plan: Plan, state: State, objective: Array) -> State:
+        """Move `tau` towards (primal movement) / (dual movement), at checks 1, 3, 7, 15, 23, 31, ..."""
 
-    def _rebalance(self, state: State, moved: Array, dx: Array, dp: Array) -> State:
-        ratio = jnp.where(moved, dx / jnp.where(dp > 0, dp, 1), 1)
-        target = jnp.where(moved, jnp.sqrt(state.tau * ratio / jnp.sqrt(8.0).astype(dx.dtype)), state.tau)
-        anchor = _select(moved, (state.x, state.duals), state.anchor)
-        return state._replace(tau=target.astype(state.tau.dtype), anchor=anchor)
+        def rebalance(balance: Array, anchor: Any) -> tuple[Array, Any]:
+            x0, p0 = anchor
+            dx = norm(state.x - x0)
+            dp = jnp.sqrt(total([norm(a - b) ** 2 for a, b in zip(state.duals, p0, strict=True)]))
+            moved = (dx > 0) & (dp > 0)
+            ratio = dx / jnp.where(moved, dp, 1) / (math.sqrt(8.0) * self._tau(plan, state))
+            factor = jnp.where(moved, jnp.sqrt(jnp.where(moved, ratio, 1)), 1)
+            least = _least_tau(plan, state.x, objective) / self._tau(plan, state) * balance
+            return jnp.maximum(balance * factor, jnp.minimum(least, 1)).astype(balance.dtype), (state.x, state.duals)
 
-    def _restart(
-        self, plan: Plan, state: State, certificate: Certificate, last: Array
-    ) -> tuple[State, Certificate, Array]:
+        # The loop spaces late checks geometrically, so that every eighth is.
+        due = (state.checks % 8 == 7) | (state.checks == 1) | (state.checks == 3)
+        balance, anchor = lax.cond(due, rebalance, lambda *same: same, state.balance, state.anchor)
+        return state._replace(balance=balance, anchor=anchor)
+
+    def _restart(self, plan: Plan, state: State, certificate: Certificate) -> tuple[State, Certificate]:
         assert state.average is not None
         count, sx, sp = state.average
-        inverse = 1 / jnp.maximum(count, 1).astype(sx.dtype)
-        mean = (sx * inverse, tuple(s * inverse for s in sp))
-        x, duals = self._update(plan, state._replace(x=mean[0], duals=mean[1]))
+        inverse = 1 / jnp.maximum(count, 1).astype(state.balance.dtype)
+        mean = state._replace(x=sx * inverse, duals=tuple(s * inverse for s in sp))
+        x, duals = self._update(plan, mean)
         averaged = self._certify(plan, x, duals)
         use = (count > 0) & (averaged.gap < certificate.gap)
         gap = jnp.where(use, averaged.gap, certificate.gap)
         again = (gap < 0.3 * state.best) & (count > 0)
-        jump = _select(use & again, mean, (state.x, state.duals))
+        x, duals = _select(use & again, (x, duals), (state.x, state.duals))
         fresh = (jnp.zeros_like(count), jnp.zeros_like(sx), _zeros(sp))
         average = _select(again, fresh, state.average)
-        better = Certificate(*(jnp.where(use & again, a, c) for a, c in zip(averaged, certificate, strict=True)))
         best = jnp.where(again, gap, state.best)
-        state = state._replace(x=jump[0], duals=jump[1], average=average, best=best)
-        return state, better, jnp.where(use & again, x, last)
+        certificate = _select(use & again, averaged, certificate)
+        return state._replace(x=x, duals=duals, average=average, best=best), certificate
 
 
 def _scale(problem: Problem, rhs: Array, diagonal: Array | None) -> Array:
@@ -187,6 +192,22 @@ def _scale(problem: Problem, rhs: Array, diagonal: Array | None) -> Array:
     weight = jnp.max(jnp.stack(weights)) if weights else spread
     ratio = spread / jnp.where(weight > 0, weight, 1)
     return jnp.where(jnp.isfinite(ratio) & (ratio > 0), ratio, 1).astype(rhs.dtype)
+
+
+def _least_tau(plan: Plan, x: Array, objective: Array) -> Array:
+    """Below this `tau`, rounding of `x` shows in the gap.
+
+    Where `x` is not measured the duals must balance, `u = 0`. A step moves `x` by `tau u`, so an error of `x` by
+    `0.15 eps |x|`, that of a rounded number, leaves `u` undetermined by that over `tau`, and the gap by the sum of
+    `u` times the distance to the bounds. It may come to `0.05 sqrt(eps)` of the objective: 2e-5 in float32.
+    """
+    if plan.box is None:
+        return jnp.zeros_like(objective)
+    reach = plan.box.reach(x)
+    free = reach if plan.diagonal is None else jnp.where(plan.diagonal > 0, 0, reach)
+    error = 3 * math.sqrt(jnp.finfo(x.dtype).eps) * jnp.max(jnp.abs(x)) * jnp.sum(free)
+    least = error / jnp.where(objective > 0, objective, jnp.inf)
+    return jnp.where(jnp.isfinite(least), least, 0)
 
 
 def _start(plan: Plan) -> Array:

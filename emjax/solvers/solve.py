@@ -122,7 +122,7 @@ def solve(
 def _run(rows: int, problem: Problem, solver: Solver, start: Any, tolerance: Array, limit: Array) -> Carry:
     plan = solver.prepare(problem)
     state, x0 = start
-    state = solver.init(plan, x0) if state is None else state
+    state = solver.init(plan, x0) if state is None else solver.resume(plan, state)
     carry = loop.start(solver, plan, state, rows)
     return loop.finish(loop.advance(solver, plan, carry, tolerance, limit))
 
@@ -211,8 +211,7 @@ def _chunks(
     batched: bool,
     progress: Callable[[int, float], None],
 ) -> Any:
-    """The same solve in chunks of ten checks, the host called in between."""
-    chunk = 10 * solver.check_every
+    """The same solve in chunks, the host called in between."""
     carry = _compiled(flat, solver, start, tolerance, jnp.int32(0), rows=rows, batched=batched)
     done = 0
     while done < limit:
@@ -220,7 +219,7 @@ def _chunks(
         if not bool(jnp.any(limited)):
             break
         carry = carry._replace(status=jnp.where(limited, -1, carry.status))
-        done = min(done + chunk, limit)
+        done = min(done + max(10 * solver.check_every, done // 2), limit)
         carry = loop.finish(_compiled_more(flat, solver, carry, tolerance, jnp.int32(done), batched=batched))
         progress(int(jnp.max(carry.steps)), float(jnp.max(carry.gap)))
     return carry
@@ -232,7 +231,7 @@ def _unrolled(flat: Any, solver: Solver, start: Any, batch: tuple[int, ...], ste
     def one(problem: Problem, solver: Solver, start: Any) -> Any:
         plan = solver.prepare(problem)
         state, x0 = start
-        state = solver.init(plan, x0) if state is None else state
+        state = solver.init(plan, x0) if state is None else solver.resume(plan, state)
         state = loop.unroll(solver, plan, state, steps)
         value = solver.value(plan, state)
         # The certificate describes the answer; it is no part of the derivative.

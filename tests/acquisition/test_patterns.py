@@ -1,5 +1,7 @@
 """Scan patterns: exact counts, ratios, determinism, one pixel a cell or column, continuous beam paths, clear errors."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,7 +87,7 @@ def test_line_hop_is_a_continuous_path(shape: tuple[int, int], ratio: float) -> 
     mask = np.asarray(line_hop(KEY, shape, ratio))
     rows = round(shape[0] * ratio)
     edges = np.round(np.arange(rows + 1) * (shape[0] / rows)).astype(int)
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         band = mask[low:high]
         np.testing.assert_array_equal(band.sum(0), 1)
         path = band.argmax(0)

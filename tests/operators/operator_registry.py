@@ -23,8 +23,8 @@ Shape = tuple[int, ...]
 Build = Callable[["Numbers", Shape], LinearOperator]
 
 # Odd, tiny, one pixel high, not square, and one longer than the blocks that DCT treats as matrices.
-SHAPES_2D = ((8, 8), (7, 9), (1, 5), (2, 2), (12, 5), (66, 3))
-SHAPES_3D = ((4, 6, 8), (3, 5, 7), (1, 2, 2), (1, 1, 5), (2, 2, 2), (5, 4, 1))
+SHAPES_2D = ((8, 8), (7, 9), (1, 5), (2, 2), (12, 5), (66, 2))
+SHAPES_3D = ((4, 2, 6), (3, 5, 7), (1, 2, 2), (1, 1, 5), (2, 2, 2), (5, 4, 1))
 SEEDS = 32
 ADJOINT_BAR = {"float32": 1e-5, "float64": 1e-12}
 

@@ -1,0 +1,107 @@
+"""Which figures does the README show? Those of the committed results, and nothing else.
+
+For every `benchmarks/results/NAME.json`: the question that `benchmarks/NAME.py` asks (the first line of its docstring),
+the command that answers it, and a table. A benchmark chooses its own table with a key
+
+    "readme": {"columns": ["method", "PSNR (dB)"], "rows": [["tv", 27.1], ...]}
+
+in its JSON; a result without one is summarised here or only linked to.
+
+    python benchmarks/readme_table.py            print the Markdown
+    python benchmarks/readme_table.py --write    put it into the README
+    python benchmarks/readme_table.py --check    exit with 1 where the README holds something else
+"""
+
+import argparse
+import ast
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+
+def operators(result: dict[str, Any]) -> dict[str, Any]:
+    """The worst errors over all operators, shapes and seeds, beside the bars that they must stay below."""
+    bars, adjoint, reference = result["bars"], result["worst_adjoint_error"], result["worst_reference_error"]
+    rows = [
+        [kind, adjoint[kind], bars["adjoint_error"][kind], reference[kind]] for kind in adjoint if kind in reference
+    ]
+    return {"columns": ["dtype", "worst adjoint error", "must be below", "worst against references"], "rows": rows}
+
+
+SUMMARIES = {"operators": operators}
+
+
+def cell(value: Any) -> str:
+    """A number with three digits that matter, or the text itself."""
+    if isinstance(value, float):
+        return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"
+    return str(value)
+
+
+def table(columns: list[str], rows: list[list[Any]]) -> str:
+    """A Markdown table; columns of numbers are aligned to the right."""
+    numeric = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(columns))]
+    lines = [columns, ["---:" if right else "---" for right in numeric], *[[cell(v) for v in row] for row in rows]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def question(name: str) -> str:
+    """The first line of the docstring of the benchmark of that name."""
+    source = RESULTS.parent / f"{name}.py"
+    if not source.exists():
+        raise SystemExit(f"{name}.json has no {source.relative_to(ROOT)} that made it; restore one or remove the other")
+    text = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8")))
+    if not text:
+        raise SystemExit(f"{source.relative_to(ROOT)} has no docstring; begin it with the question that it answers")
+    return text.splitlines()[0]
+
+
+def section(name: str, result: Any) -> str:
+    """What the README says about one result."""
+    path = f"benchmarks/results/{name}.json"
+    parts = [f"**{question(name)}** `python benchmarks/{name}.py`, [{name}.json]({path})"]
+    chosen = result.get("readme") if isinstance(result, dict) else None
+    if chosen is None and name in SUMMARIES:
+        chosen = SUMMARIES[name](result)
+    if chosen is not None:
+        parts.append(table(chosen["columns"], chosen["rows"]))
+    return "\n\n".join(parts)
+
+
+def markdown() -> str:
+    """The whole section."""
+    paths = sorted(RESULTS.glob("*.json"))
+    return "\n\n".join(section(p.stem, json.loads(p.read_text(encoding="utf-8"))) for p in paths)
+
+
+def main() -> None:
+    """The command line above."""
+    parser = argparse.ArgumentParser(description="The figures of the README, from the committed results.")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--check", action="store_true", help="exit with 1 where the README holds something else")
+    action.add_argument("--write", action="store_true", help="put them into the README")
+    options = parser.parse_args()
+    text = markdown()
+    if not options.check and not options.write:
+        print(text)
+        return
+    readme = README.read_text(encoding="utf-8")
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        sys.exit(f"README.md has lost its markers {BEGIN} and {END}; put them back")
+    wanted = f"{before}{BEGIN}\n{text}\n{END}{after}" if text else f"{before}{BEGIN}\n{END}{after}"
+    if options.write:
+        README.write_text(wanted, encoding="utf-8")
+    elif readme != wanted:
+        sys.exit("README.md and benchmarks/results differ; run: python benchmarks/readme_table.py --write")
+
+
+if __name__ == "__main__":
+    main()

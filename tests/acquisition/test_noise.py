@@ -1,0 +1,161 @@
+"""Noise: its variance law, the measurements it makes, and its estimate from a scan."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from emjax.acquisition import Noise, estimate_noise, measure, phantom, uniform
+from emjax.operators import Fourier, PixelSampling
+
+KEY = jax.random.key(5)
+estimate = jax.jit(lambda y, mask: estimate_noise(y, mask).read_sigma)
+
+
+@functools.cache
+def tissue(kind: str) -> np.ndarray:
+    return phantom((320, 320), 2, kind=kind).image
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    return tissue("neuropil")
+
+
+def test_variance_is_linear_in_the_mean_and_never_negative() -> None:
+    noise = Noise(gain=0.02, read_sigma=0.1)
+    np.testing.assert_allclose(noise.variance(jnp.array([0.0, 0.5, 1.0, -0.3])), [0.01, 0.02, 0.03, 0.01], rtol=1e-6)
+    np.testing.assert_allclose(Noise.from_dose(50, 0.1).gain, 0.02, rtol=1e-6)
+    assert float(Noise.from_dose(jnp.inf).variance(jnp.ones(()))) == 0
+
+
+@pytest.mark.parametrize(("dose", "read"), [(20.0, 0.0), (50.0, 0.03), (jnp.inf, 0.05), (1e4, 0.02)])
+def test_measurements_have_the_right_mean_and_variance(dose: float, read: float) -> None:
+    x = jnp.linspace(0, 1, 8)[:, None] * jnp.ones((8, 4000))
+    noise = Noise.from_dose(dose, read)
+    y = measure(KEY, x, PixelSampling(jnp.ones(x.shape)), noise)
+    expected = np.asarray(noise.variance(x[:, 0]))
+    sigma = np.sqrt(expected / 4000)
+    assert (np.abs(y.mean(1) - x[:, 0]) <= 5 * sigma + 1e-6).all()
+    # The variance of a sample variance of Poisson-Gaussian data is close to that of Gaussian data at these doses.
+    assert (np.abs(y.var(1) - expected) <= 8 * expected * (2 / 4000) ** 0.5 + 1e-9).all()
+
+
+def test_counts_are_multiples_of_the_gain() -> None:
+    y = measure(KEY, jnp.full((30, 30), 0.4), PixelSampling(jnp.ones((30, 30))), Noise.from_dose(16))
+    np.testing.assert_allclose(16 * y, np.round(16 * y), atol=1e-5)
+
+
+def test_nothing_stands_where_nothing_is_measured() -> None:
+    mask = uniform(KEY, (20, 30), 0.3)
+    y = measure(KEY, jnp.ones((4, 20, 30)), PixelSampling(mask), Noise.from_dose(10, 0.1))
+    assert y.shape == (4, 20, 30)
+    assert (np.asarray(y)[:, ~np.asarray(mask)] == 0).all()
+    assert (y[0] != y[1]).any()
+
+
+def test_without_noise_a_measurement_is_the_operator() -> None:
+    A = PixelSampling(uniform(KEY, (9, 8), 0.5))
+    x = jax.random.uniform(KEY, (9, 8))
+    np.testing.assert_array_equal(measure(KEY, x, A), A(x))
+    np.testing.assert_array_equal(measure(KEY, x, A, Noise()), A(x))
+
+
+def test_soft_weights_scale_what_was_counted() -> None:
+    weights = jnp.where(uniform(KEY, (30, 40), 0.5), 0.25, 1.0)
+    x = jnp.full((60, 30, 40), 0.5)
+    y = measure(KEY, x, PixelSampling(weights), Noise.from_dose(30))
+    np.testing.assert_allclose(y.mean(0), 0.5 * weights, atol=0.1)
+    # var(w v) = w^2 gain x.
+    for w in (0.25, 1.0):
+        found = float(y.var(0)[weights == w].mean())
+        np.testing.assert_allclose(found, w * w * 0.5 / 30, rtol=0.05)
+
+
+def test_complex_measurements_take_read_out_noise() -> None:
+    A = Fourier((16, 16))
+    y = measure(KEY, jnp.zeros((300, 16, 16)), A, Noise(read_sigma=0.1))
+    assert jnp.iscomplexobj(y)
+    np.testing.assert_allclose(float(jnp.mean(jnp.abs(y) ** 2)), 0.01, rtol=0.03)
+    with pytest.raises(ValueError, match="complex"):
+        measure(KEY, jnp.zeros((16, 16)), A, Noise.from_dose(10))
+
+
+def test_a_level_for_each_item_of_a_batch() -> None:
+    noise = Noise(gain=jnp.array([0.0, 0.0, 0.01]), read_sigma=jnp.array([0.0, 0.1, 0.0]))
+    x = jnp.full((3, 100, 100), 0.5)
+    y = measure(KEY, x, PixelSampling(jnp.ones((100, 100))), noise)
+    np.testing.assert_allclose(y.std((1, 2)), [0, 0.1, 0.005**0.5], rtol=0.05, atol=1e-7)
+    np.testing.assert_allclose(noise.variance(x)[:, 0, 0], [0, 0.01, 0.005], rtol=1e-5, atol=1e-9)
+
+
+def test_measure_is_pure_and_exports() -> None:
+    A, x = PixelSampling(jnp.ones((8, 9))), jax.random.uniform(KEY, (2, 8, 9))
+    noise = Noise(0.01, 0.1)
+    np.testing.assert_array_equal(measure(KEY, x, A, noise), measure(KEY, x, A, noise))
+    assert (measure(KEY, x, A, noise) != measure(jax.random.key(6), x, A, noise)).any()
+    export = jax.export.export(jax.jit(measure), platforms=["cpu", "cuda", "tpu"])(KEY, x, A, noise)
+    assert export.out_avals[0].shape == (2, 8, 9)
+
+
+@pytest.mark.parametrize("kind", ["neuropil", "axons"])
+@pytest.mark.parametrize("ratio", [0.1, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("sigma", [0.03, 0.05, 0.1])
+def test_the_noise_is_found(kind: str, ratio: float, sigma: float) -> None:
+    x = tissue(kind)
+    rng = np.random.default_rng(1)
+    mask = rng.random(x.shape) < ratio
+    y = np.where(mask, x + sigma * rng.standard_normal(x.shape), np.nan).astype(np.float32)
+    assert abs(float(estimate(y, mask)) / sigma - 1) < 0.15
+
+
+def test_counting_noise_counts_with_its_mean_variance(image: np.ndarray) -> None:
+    A = PixelSampling(uniform(KEY, image.shape, 0.25))
+    noise = Noise.from_dose(100, 0.02)
+    found = float(estimate(measure(KEY, image, A, noise), A.mask))
+    assert abs(found / float(noise.variance(image.mean())) ** 0.5 - 1) < 0.15
+
+
+def test_no_noise_is_found_where_there_is_none(image: np.ndarray) -> None:
+    mask = uniform(KEY, image.shape, 0.25)
+    assert float(estimate(jnp.asarray(image), mask)) < 0.01
+    assert float(estimate(jnp.full((64, 64), 0.7), mask[:64, :64])) == 0
+
+
+def test_the_estimate_scales_and_shifts_with_the_data(image: np.ndarray) -> None:
+    y = jnp.asarray(image) + 0.05 * jax.random.normal(KEY, image.shape)
+    mask = uniform(KEY, image.shape, 0.2)
+    first = float(estimate(y, mask))
+    np.testing.assert_allclose(estimate(1000 * y - 300, mask), 1000 * first, rtol=0.01)
+
+
+def test_fits_agree_with_non_negative_least_squares() -> None:
+    from scipy.optimize import nnls
+
+    from emjax.acquisition.noise import _non_negative
+
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        columns, values, weights = rng.random((40, 5)), rng.standard_normal(40), rng.random(40)
+        root = np.sqrt(weights)
+        want = nnls(columns * root[:, None], values * root)[0]
+        np.testing.assert_allclose(_non_negative(*map(jnp.float32, (columns, values, weights))), want, atol=2e-3)
+
+
+def test_too_little_to_go_by_gives_nan() -> None:
+    lonely = jnp.zeros((32, 32)).at[0, 0].set(1).at[31, 31].set(1)
+    assert np.isnan(estimate(jnp.ones((32, 32)), lonely))
+    assert np.isnan(estimate(jnp.ones((1, 1)), jnp.ones((1, 1))))
+    assert np.isfinite(estimate(jnp.arange(40.0)[None], jnp.ones((1, 40))))
+
+
+def test_estimates_map_export_and_refuse_batches(image: np.ndarray) -> None:
+    ys = jnp.stack([image[:96, :96] + s * jax.random.normal(KEY, (96, 96)) for s in (0.05, 0.1)])
+    masks = jnp.ones(ys.shape)
+    both = jax.vmap(lambda y, m: estimate_noise(y, m).read_sigma)(ys, masks)
+    np.testing.assert_allclose(both, [estimate(y, m) for y, m in zip(ys, masks, strict=True)], rtol=1e-3)
+    jax.export.export(jax.jit(estimate_noise), platforms=["cpu", "cuda", "tpu"])(ys[0], masks[0])
+    with pytest.raises(ValueError, match="vmap"):
+        estimate_noise(ys, masks)
