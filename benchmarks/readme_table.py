@@ -34,7 +34,17 @@ def operators(result: dict[str, Any]) -> dict[str, Any]:
     return {"columns": ["dtype", "worst adjoint error", "must be below", "worst against references"], "rows": rows}
 
 
-SUMMARIES = {"operators": operators}
+def sparse_scans(result: dict[str, Any]) -> dict[str, Any]:
+    """One row a scan, one column a method: the mean PSNR with automatic weights."""
+    rows = result["summary"]
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    psnr = {(row["ratio"], row["noise"], row["method"]): row["psnr"] for row in rows}
+    scans = list(dict.fromkeys((row["ratio"], row["noise"]) for row in rows))
+    lines = [[f"{r:.0%}", f"{n:g}", *[psnr.get((r, n, m), "") for m in methods]] for r, n in scans]
+    return {"columns": ["pixels measured", "noise", *[f"{m} (dB)" for m in methods]], "rows": lines}
+
+
+SUMMARIES = {"operators": operators, "sparse_scans": sparse_scans}
 
 
 def cell(value: Any) -> str:
@@ -65,7 +75,7 @@ def question(name: str) -> str:
 def section(name: str, result: Any) -> str:
     """What the README says about one result."""
     path = f"benchmarks/results/{name}.json"
-    parts = [f"**{question(name)}** `python benchmarks/{name}.py`, [{name}.json]({path})"]
+    parts = [f"**{question(name)}** `python benchmarks/{name}.py -o {path}`, [{name}.json]({path})"]
     chosen = result.get("readme") if isinstance(result, dict) else None
     if chosen is None and name in SUMMARIES:
         chosen = SUMMARIES[name](result)

@@ -9,13 +9,7 @@ Every figure has its bar; the exit status is 1 where one is missed. `--quick` ta
 """
 
 import argparse
-import json
-import platform
-import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,32 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
 import scipy.sparse.linalg as spl
+from solver_figures import cast, dense, figure, save
+from solver_gaps import honest_gaps
+from solver_timing import timing
 
 import emjax
 from emjax import L1, TV, Box, LeastSquares, Problem, Quadratic, Term, solve
-from emjax.operators import DCT, Blur, PixelSampling, SubsampledFourier, Wavelet, gaussian_kernel
+from emjax.operators import DCT, PixelSampling, SubsampledFourier, Wavelet
 from emjax.solvers import FISTA, PCG, PDHG, Status
-
-FIGURES: list[dict[str, Any]] = []
-
-
-def figure(name: str, value: float, bar: float, at_least: bool = False, **more: Any) -> None:
-    """Note a figure and whether it keeps its bar."""
-    passed = bool(value >= bar if at_least else value <= bar)
-    row = {"figure": name, "value": float(value), "bar": bar, "passed": passed, **more}
-    FIGURES.append({**row, "rule": "at least" if at_least else "at most"})
-    print(f"{'ok  ' if passed else 'MISS'} {name}: {value:.4g} ({'>=' if at_least else '<='} {bar:.4g}) {more or ''}")
-
-
-def cast(tree: Any, dtype: str) -> Any:
-    """The same problem with every real or complex leaf in another precision."""
-
-    def one(v: Any) -> Any:
-        v = np.asarray(v)
-        return jnp.asarray(v, np.result_type(dtype, np.complex64) if np.iscomplexobj(v) else dtype)
-
-    return jax.tree.map(one, tree)
-
 
 # Total variation: closed forms and recomputed optima.
 
@@ -112,9 +88,12 @@ def scan_problems(shape: tuple[int, int]) -> dict[str, Problem]:
 
 
 def certified() -> None:
-    for name, problem in scan_problems((128, 128)).items():
+    with jax.enable_x64(True):
+        problems = scan_problems((128, 128))
+    for name, problem in problems.items():
         for dtype, bar in (("float64", 1e-6), ("float32", 1e-4)):
-            s = solve(cast(problem, dtype), PDHG(), gap=bar, max_steps=40_000)
+            with jax.enable_x64(dtype == "float64"):
+                s = solve(cast(problem, dtype), PDHG(), gap=bar, max_steps=40_000)
             more = {"steps": int(s.steps), "status": Status(int(s.status)).name}
             figure(f"certified gap, {name}, {dtype}", float(s.gap), bar, **more)
 
@@ -148,13 +127,6 @@ def tv_admm(y: np.ndarray, mask: np.ndarray, weight: float, isotropic: bool, ste
     return best
 
 
-def dense(operator: Any) -> np.ndarray:
-    """The matrix of an operator in float64 (complex rows as real ones)."""
-    n = int(np.prod(operator.in_shape))
-    columns = np.asarray(operator(jnp.eye(n).reshape(n, *operator.in_shape))).reshape(n, -1).T
-    return np.concatenate([columns.real, columns.imag]) if np.iscomplexobj(columns) else columns
-
-
 def lasso_ista(A: np.ndarray, W: np.ndarray, y: np.ndarray, weight: float, steps: int) -> float:
     """The optimum of analysis-l1 with an orthogonal W: plain proximal gradients on the coefficients, in NumPy."""
     B, y = A @ W.T, np.concatenate([y.ravel().real, y.ravel().imag]) if np.iscomplexobj(y) else y.ravel()
@@ -173,7 +145,9 @@ def independent(quick: bool) -> None:
     for isotropic in (True, False):
         mask = (rng.random(shape) < 0.4).astype(float)
         y = mask * (truth + 0.05 * rng.standard_normal(shape))
-        s = solve(Problem(LeastSquares(PixelSampling(mask), y), TV(0.05, isotropic)), PDHG(), gap=1e-7, max_steps=50_000)
+        s = solve(
+            Problem(LeastSquares(PixelSampling(mask), y), TV(0.05, isotropic)), PDHG(), gap=1e-7, max_steps=50_000
+        )
         other = tv_admm(y, mask, 0.05, isotropic, 1500 if quick else 4000)
         kind = "isotropic" if isotropic else "anisotropic"
         figure(f"TV inpainting, {kind}, against ADMM in SciPy", abs(float(s.objective) - other) / other, 1e-5)
@@ -187,86 +161,61 @@ def independent(quick: bool) -> None:
             figure(f"{name}, {type(solver).__name__} against ISTA in NumPy", error, 1e-5)
 
 
-# The reported gap against the true one.
+# Batches.
 
 
-def families(count: int) -> dict[str, tuple[Problem, Any]]:
-    """Batches of random problems, about `count` in all, with the solver that takes them."""
-    rng = np.random.default_rng(4)
-    part = max(2, count // 20)
+def batches() -> None:
+    rng = np.random.default_rng(5)
+    mask = (rng.random((32, 32)) < 0.4).astype("f4")
+    y = mask * rng.random((3, 32, 32)).astype("f4")
+    y[1] *= 1000
+    nan = y.copy()
+    nan[1, 5, 5], mask[5, 5] = np.nan, 1
+    prior = Quadratic(DCT((32, 32)), np.linspace(0.1, 3, 1024, dtype="f4").reshape(32, 32))
+    parts: dict[str, tuple[Any, Any]] = {
+        "TV, PDHG": (lambda y: TV(0.05 * y.std((-1, -2), keepdims=True)), PDHG()),
+        "wavelet-l1, FISTA": (lambda y: Term(L1(y.std((-1, -2), keepdims=True)), Wavelet((32, 32), "db2")), FISTA()),
+        "quadratic, PCG": (lambda y: prior, PCG()),
+    }
+    for name, (term, solver) in parts.items():
 
-    def images(n: int, shape: tuple[int, ...]) -> np.ndarray:
-        small = rng.random((n, *[-(-s // 4) for s in shape]))
-        for axis in range(1, len(shape) + 1):
-            small = np.repeat(small, 4, axis)
-        x = small[(slice(None), *[slice(0, s) for s in shape])]
-        column = (n, *[1] * len(shape))
-        x = x + rng.choice([0, 0.1], column) * rng.standard_normal(x.shape)
-        return x * rng.choice([1, 1000.0], column) + rng.choice([0, 100.0], column)
+        def run(y: np.ndarray, term: Any = term, solver: Any = solver, like: Any = None) -> emjax.Solution:
+            problem = Problem(LeastSquares(PixelSampling(mask), y), term(y if like is None else like))
+            return solve(problem, solver, gap=1e-4, max_steps=3000)
 
-    def weights(x: np.ndarray) -> np.ndarray:
-        axes = tuple(range(1, x.ndim))
-        return x.std(axes, keepdims=True) * 10 ** rng.uniform(-2.5, 0, (len(x), *[1] * (x.ndim - 1)))
-
-    def pixels(x: np.ndarray, soft: bool = False) -> PixelSampling:
-        ratio = rng.choice([1, 0.6, 0.25, 0.1], (len(x), *[1] * (x.ndim - 1)))
-        mask = (rng.random(x.shape) < ratio).astype(float)
-        return PixelSampling(mask * (10 ** rng.uniform(-2, 0.5, x.shape) if soft else 1), x.ndim - 1)
-
-    def frequencies(x: np.ndarray) -> SubsampledFourier:
-        mask = (rng.random(x.shape) < 0.5).astype(float)
-        mask[:, :3, :3] = 1
-        return SubsampledFourier(mask)
-
-    out: dict[str, tuple[Problem, Any]] = {}
-    for kind, isotropic, shape, n in (
-        ("isotropic 2-D", True, (16, 13), 5 * part),
-        ("anisotropic 2-D", False, (16, 13), 2 * part),
-        ("isotropic 3-D", True, (5, 6, 7), 2 * part),
-        ("anisotropic 3-D", False, (5, 6, 7), part),
-    ):
-        x = images(n, shape)
-        A, tv = pixels(x), TV(weights(x), isotropic, (2.0, 1.0, 1.0) if len(shape) == 3 else None)
-        out[f"TV, {kind}"] = Problem(LeastSquares(A, A(x)), tv), PDHG()
-    x = images(2 * part, (16, 13))
-    A = pixels(x, soft=True)
-    out["TV, soft masks and weighted"] = Problem(LeastSquares(A, A(x), rng.random(x.shape)), TV(weights(x))), PDHG()
-    A, (low, high) = frequencies(x), np.quantile(x, [0.05, 0.95], axis=(1, 2))[:, :, None, None]
-    out["TV, Fourier samples, box"] = Problem(LeastSquares(A, A(x)), TV(weights(x)), Box(low, high)), PDHG()
-    for solver in (FISTA(), PDHG()):
-        name, x = type(solver).__name__, images(2 * part, (16, 16))
-        A, B, prior = pixels(x), frequencies(x), Term(L1(weights(x)), Wavelet((16, 16), "db2"))
-        out[f"wavelet-l1, pixels, {name}"] = Problem(LeastSquares(A, A(x)), prior), solver
-        out[f"wavelet-l1, Fourier samples, {name}"] = Problem(LeastSquares(B, B(x)), prior), solver
-    f = np.hypot(*np.meshgrid(np.arange(16) / 32, np.arange(16) / 32, indexing="ij")).clip(1 / 64)
-    A, d = pixels(x), f ** rng.choice([2, 3, 4], (len(x), 1, 1)) * 10 ** rng.uniform(-1, 2, (len(x), 1, 1))
-    out["quadratic prior, PCG"] = Problem(LeastSquares(A, A(x)), Quadratic(DCT((16, 16)), d, x.mean())), PCG()
-    A = Blur(gaussian_kernel((1.0, 1.0), 3), (16, 16))
-    out["box only, FISTA"] = Problem(LeastSquares(A, A(x)), Box(low[: len(x)], high[: len(x)])), FISTA()
-    return out
+        together, alone = run(y), [run(v) for v in y]
+        scale = [np.abs(np.asarray(s.value)).max() for s in alone]
+        error = max(np.abs(together.value[i] - alone[i].value).max() / scale[i] for i in range(3))
+        figure(f"batch against single items, a neighbour scaled by 1000: {name}", error, 1e-6)
+        clean, broken = run(y), run(nan, like=y)
+        same = all(
+            bool((jnp.asarray(a)[jnp.array([0, 2])] == jnp.asarray(b)[jnp.array([0, 2])]).all())
+            for a, b in ((clean.value, broken.value), (clean.steps, broken.steps), (clean.gap, broken.gap))
+        )
+        status = int(broken.status[1]) == Status.NON_FINITE and bool((broken.status[::2] == clean.status[::2]).all())
+        figure(f"a NaN item has its own status and leaves the others unchanged: {name}", same and status, 1, True)
 
 
-def true_objective(problem: Problem, x: np.ndarray) -> np.ndarray:
-    """The objectives of a batch, every item by matrix products in NumPy (float64)."""
-    term = problem.terms[0] if problem.terms else None
-    values = []
-    for i, v in enumerate(np.asarray(x, float)):
-        item = jax.tree.map(lambda leaf, ndim: leaf, problem, problem)
-        item = _item(item, i)
-        r = dense(item.data.A) @ v.ravel()
-        y = np.asarray(item.data.y).ravel()
-        r = r - (np.concatenate([y.real, y.imag]) if np.iscomplexobj(y) else y)
-        weight = 1.0 if item.data.weight is None else np.asarray(item.data.weight).ravel()
-        value = 0.5 * np.sum(weight * r**2)
-        if term is not None:
-            g = item.terms[0].functional
-            if isinstance(g, Quadratic):
-                c = dense(g.C) @ (v - np.asarray(g.mean)).ravel()
-                value += 0.5 * np.sum(np.asarray(g.d).ravel() * c**2)
-            else:
-                z = dense(item.terms[0].K) @ v.ravel()
-                z = z.reshape(item.terms[0].K.out_shape)
-                size = np.linalg.norm(z, axis=0) if type(g).__name__ == "GroupL1" else np.abs(z)
-                value += np.sum(np.asarray(g.weight) * size)
-        values.append(value)
-    return np.asarray(values)
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/results/solvers.json"))
+    parser.add_argument("--quick", action="store_true", help="fewer instances and repetitions")
+    parser.add_argument("--only", choices=("accuracy", "timing"))
+    options = parser.parse_args()
+    status = 0
+    if options.only != "timing":
+        with jax.enable_x64(True):
+            known_optima()
+            independent(options.quick)
+        certified()
+        batches()
+        honest_gaps(options.quick)
+        status |= save(options.output, "accuracy")
+    if options.only != "accuracy":
+        timing(options.quick)
+        status |= save(options.output, "timing")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
