@@ -32,7 +32,9 @@ def leaf(core: str, **kwargs: Any) -> Any:
 @dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(dataclasses.field, static, leaf))
 def pytree_dataclass(cls: C) -> C:
     """Make `cls` a frozen dataclass, compared by identity, whose non-static fields are pytree children."""
-    cls = dataclasses.dataclass(frozen=True, eq=False)(cls)  # type: ignore[assignment]
+    if cls.__repr__ is object.__repr__:
+        cls.__repr__ = _short_repr  # type: ignore[assignment,method-assign]
+    cls = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)  # type: ignore[assignment]
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     data = tuple(f.name for f in fields if not f.metadata.get("static"))
     meta = tuple(f.name for f in fields if f.metadata.get("static"))
@@ -53,6 +55,18 @@ def pytree_dataclass(cls: C) -> C:
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
     return cls
+
+
+def _short_repr(obj: Any) -> str:
+    """Fields on one line, an array by its type and shape (a scalar by its value): a mask is never printed whole."""
+
+    def show(value: Any) -> str:
+        if not hasattr(value, "dtype") or isinstance(value, jax.core.Tracer):
+            return repr(value)
+        return f"{value.item():.4g}" if value.ndim == 0 and value.dtype.kind in "iuf" else f"{value.dtype}{value.shape}"
+
+    fields = ", ".join(f"{f.name}={show(getattr(obj, f.name))}" for f in dataclasses.fields(obj))
+    return f"{type(obj).__name__}({fields})"
 
 
 def _axes(core: tuple[int, ...] | int | None, value: Any) -> int:

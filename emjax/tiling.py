@@ -1,30 +1,37 @@
 """Large images in tiles with overlap: the one implementation.
 
-Every tile has the same shape (one compilation): tiles at the far borders are moved inwards. Where tiles overlap, their
-results are cross-faded by weights that are zero within `halo / 2` of a tile's inner border and rise linearly after that,
-so that what is least certain of a tile, its rim, does not count.
+Every tile of an image has the same shape (one compilation): the smallest that needs no more tiles than the largest one
+allowed. Where tiles overlap, their results are cross-faded by weights that are zero within `halo / 2` of a tile's inner
+border and rise linearly after that, so that what is least certain of a tile, its rim, does not count.
 """
 
+import collections
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from typing import Any
 
 import numpy as np
 
+# Tiles have sides that are multiples of this (where the image allows): fast Fourier transforms, aligned rows.
+_MULTIPLE = 16
 
-def spans(n: int, tile: int, halo: int) -> list[int]:
-    """The starts of tiles of length `min(tile, n)` that cover `n` samples and overlap by at least `2 halo`."""
+
+def spans(n: int, tile: int, halo: int) -> tuple[list[int], int]:
+    """The starts and the one length, at most `tile`, of tiles that cover `n` samples and overlap by `2 halo` or more."""
     if n <= tile:
-        return [0]
+        return [0], n
     step = tile - 2 * halo
     if step < 1:
         raise ValueError(f"tiles of {tile} samples cannot overlap by 2 x {halo}; take larger tiles or a smaller halo")
-    count = -(-(n - tile) // step) + 1
-    return [round(i * (n - tile) / (count - 1)) for i in range(count)]
+    count = -(-(n - 2 * halo) // step)
+    size = -(-(n - 2 * halo) // count) + 2 * halo
+    size = min(tile, -(-size // _MULTIPLE) * _MULTIPLE)
+    # Integer division: no two starts are farther apart than the rounded-up mean distance, which is at most the step.
+    return [i * (n - size) // (count - 1) for i in range(count)], size
 
 
-def ramp(n: int, start: int, tile: int, halo: int) -> np.ndarray:
+def ramp(n: int, start: int, size: int, halo: int) -> np.ndarray:
     """The weight of a tile's samples along one axis, float32; full at borders of the image itself."""
-    size = min(tile, n)
     weight = np.ones(size, np.float32)
     dead = halo // 2
     rise = np.clip((np.arange(size) - dead + 1) / max(1, 2 * (halo - dead)), 0, 1).astype(np.float32)
@@ -38,38 +45,68 @@ def ramp(n: int, start: int, tile: int, halo: int) -> np.ndarray:
 def tiles(shape: Sequence[int], tile: int, halo: int) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
     """The slices and the cross-fading weights of every tile of an image `(h, w)`."""
     h, w = shape
-    for i in spans(h, tile, halo):
-        for j in spans(w, tile, halo):
-            weight = ramp(h, i, tile, halo)[:, None] * ramp(w, j, tile, halo)[None, :]
-            yield (slice(i, i + weight.shape[0]), slice(j, j + weight.shape[1])), weight
+    (rows, height), (columns, width) = spans(h, tile, halo), spans(w, tile, halo)
+    for i in rows:
+        for j in columns:
+            weight = ramp(h, i, height, halo)[:, None] * ramp(w, j, width, halo)[None, :]
+            yield (slice(i, i + height), slice(j, j + width)), weight
 
 
 def count(shape: Sequence[int], tile: int, halo: int) -> int:
     """How many tiles there are."""
-    return len(spans(shape[0], tile, halo)) * len(spans(shape[1], tile, halo))
+    return len(spans(shape[0], tile, halo)[0]) * len(spans(shape[1], tile, halo)[0])
 
 
 def tiled(
     fn: Callable[..., Any],
     arrays: Sequence[np.ndarray],
     *,
-    tile: int = 256,
+    tile: int = 512,
     halo: int = 32,
     done: Callable[[], None] | None = None,
+    pool: Executor | None = None,
+    ahead: int = 2,
 ) -> np.ndarray:
     """`fn(*tiles of arrays) -> tile` over images of one shape `(h, w)`, blended to one float32 image. On the host.
 
-    halo: how many samples around a tile's share also enter its computation. done: called after each tile.
-    Raises ValueError for arrays of unequal shapes or a tile no larger than twice the halo.
+    halo: how many samples around a tile's share also enter its computation. done: called after each tile, in the
+    calling thread. pool: where `fn` runs, with at most `ahead` tiles submitted at a time; default: in the calling thread.
+    Raises ValueError for arrays of unequal shapes, a tile no larger than twice the halo, or a result of another shape.
     """
-    shape = arrays[0].shape
-    if len(shape) != 2 or any(a.shape != shape for a in arrays):
-        raise ValueError(f"tiling takes 2-D arrays of one shape, got {[a.shape for a in arrays]}")
+    shape = np.shape(arrays[0])
+    if len(shape) != 2 or any(np.shape(a) != shape for a in arrays):
+        raise ValueError(f"tiling takes 2-D arrays of one shape, got {[np.shape(a) for a in arrays]}")
+    if halo < 0 or tile < 1 or ahead < 1:
+        raise ValueError(f"tiles of {tile} samples with a halo of {halo}, {ahead} ahead: take a larger number")
     out, total = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    for where, weight in tiles(shape, tile, halo):
-        out[where] += weight * np.asarray(fn(*(a[where] for a in arrays)), np.float32)
+
+    def blend(where: tuple[slice, ...], weight: np.ndarray, result: Any) -> None:
+        result = np.asarray(result, np.float32)
+        if result.shape != weight.shape:
+            raise ValueError(f"the function made {result.shape} of a tile of shape {weight.shape}")
+        # A running weighted mean: where tiles agree, it is what they agree on, to the last bit.
         total[where] += weight
+        share = np.divide(weight, total[where], out=np.zeros_like(weight), where=weight > 0)
+        out[where] += share * (result - out[where])
         if done is not None:
             done()
-    out /= total
+
+    # Results are blended in the order of the tiles, whichever is ready first: a sum that does not depend on timing.
+    waiting: collections.deque[tuple[tuple[slice, ...], np.ndarray, Future[Any]]] = collections.deque()
+    try:
+        for where, weight in tiles(shape, tile, halo):
+            parts = [a[where] for a in arrays]
+            if pool is None:
+                blend(where, weight, fn(*parts))
+                continue
+            waiting.append((where, weight, pool.submit(fn, *parts)))
+            if len(waiting) > ahead:
+                first, fade, future = waiting.popleft()
+                blend(first, fade, future.result())
+        while waiting:
+            first, fade, future = waiting.popleft()
+            blend(first, fade, future.result())
+    finally:
+        for _, _, future in waiting:
+            future.cancel()
     return out

@@ -1,5 +1,6 @@
 """The `emjax` command: thin edges around the array functions."""
 
-from emjax.cli.main import app, main
+from emjax.cli.entry import main
+from emjax.cli.main import app
 
 __all__ = ["app", "main"]

@@ -1,11 +1,7 @@
-"""The command itself: its sub-commands, errors as one line, exit codes.
-
-Exit codes: 0 done, 1 bad input or output (one line on standard error), 2 wrong usage, 130 interrupted.
-"""
+"""The sub-commands of `emjax` and what they print; `emjax.cli.entry` runs them."""
 
 import json
-import os
-import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,8 +15,41 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+# The choices stand here so that wrong usage and --help are answered without loading JAX.
+class Method(StrEnum):
+    """The names of `emjax.reconstructors.METHODS`."""
+
+    LINEAR = "linear"
+    SPECTRAL = "spectral"
+    TV = "tv"
+    WAVELET = "wavelet"
+
+
+class Pattern(StrEnum):
+    """The names of `emjax.acquisition.PATTERNS`."""
+
+    RANDOM = "random"
+    JITTERED = "jittered"
+    LINE_HOP = "line-hop"
+
+
+class Type(StrEnum):
+    """What a TIFF that other programs open can hold."""
+
+    UINT8 = "uint8"
+    UINT16 = "uint16"
+    UINT32 = "uint32"
+    INT8 = "int8"
+    INT16 = "int16"
+    INT32 = "int32"
+    FLOAT16 = "float16"
+    FLOAT32 = "float32"
+    FLOAT64 = "float64"
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-Image = Annotated[Path, typer.Argument(help="A TIFF image or stack.")]
+Image = Annotated[Path, typer.Argument(help="A TIFF image or stack.", show_default=False)]
 
 
 @app.command()
@@ -28,11 +57,11 @@ def recover(
     scan: Image,
     mask: Annotated[Path | None, typer.Option(help="A TIFF mask: non-zero where the beam measured.")] = None,
     missing: Annotated[float | None, typer.Option(help="The grey value that means: not measured.")] = None,
-    method: Annotated[str, typer.Option(help="linear, spectral, tv or wavelet.")] = "spectral",
-    weight: Annotated[str, typer.Option(help='"auto", or a number (larger is smoother).')] = "auto",
+    method: Annotated[Method, typer.Option(help="How to recover.")] = Method.SPECTRAL,
+    weight: Annotated[str, typer.Option(help='"auto", or a number above 0 (larger is smoother).')] = "auto",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: SCAN_recovered.tif.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="The output's type; default: the scan's.")] = None,
-    tile: Annotated[int, typer.Option(help="Side of the tiles of large images, pixels.", min=64)] = 256,
+    dtype: Annotated[Type | None, typer.Option(help="The output's type; default: the scan's.")] = None,
+    tile: Annotated[int, typer.Option(help="Largest side of the tiles of large images, pixels.", min=64)] = 512,
     halo: Annotated[int, typer.Option(help="Overlap at each side of a tile, pixels.", min=4)] = 32,
     json_: Json = False,
 ) -> None:
@@ -43,15 +72,15 @@ def recover(
         scan,
         mask=mask,
         missing=missing,
-        method=method,
+        method=method.value,
         weight=weight,
         output=output,
-        dtype=dtype,
+        dtype=None if dtype is None else dtype.value,
         tile=tile,
         halo=halo,
         quiet=json_,
     )
-    _show(report, json_)
+    show(report, json_)
 
 
 @app.command()
@@ -59,10 +88,10 @@ def sample(
     image: Image,
     output: Annotated[Path, typer.Option("-o", "--output", help="The sparse scan; NaN where not measured.")],
     ratio: Annotated[float, typer.Option(help="The share of pixels that is measured, in (0, 1].")] = 0.25,
-    pattern: Annotated[str, typer.Option(help="random, jittered or line-hop.")] = "random",
+    pattern: Annotated[Pattern, typer.Option(help="Which pixels the beam visits.")] = Pattern.RANDOM,
     dose: Annotated[float | None, typer.Option(help="Electrons a pixel at full grey value; default: no noise.")] = None,
     read_noise: Annotated[float, typer.Option(help="Read-out noise, of the full grey range.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Seed of pattern and noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of pattern and noise.", min=0, max=2**32 - 1)] = 0,
     mask_output: Annotated[Path | None, typer.Option("--mask", help="Write the mask here too.")] = None,
     json_: Json = False,
 ) -> None:
@@ -73,24 +102,26 @@ def sample(
         image,
         output,
         ratio=ratio,
-        pattern_name=pattern,
+        pattern_name=pattern.value,
         dose=dose,
         read_noise=read_noise,
         seed=seed,
         mask_output=mask_output,
     )
-    _show(report, json_)
+    show(report, json_)
 
 
 @app.command()
 def info(
-    image: Annotated[Path | None, typer.Argument(help="A TIFF image; without it: the installation.")] = None,
+    image: Annotated[
+        Path | None, typer.Argument(help="A TIFF image; without it: the installation.", show_default=False)
+    ] = None,
     json_: Json = False,
 ) -> None:
     """What a file holds, or what emjax runs on."""
     from emjax.cli.info import describe_file, describe_installation
 
-    _show(describe_installation() if image is None else describe_file(image), json_)
+    show(describe_installation() if image is None else describe_file(image), json_)
 
 
 @app.command()
@@ -99,7 +130,7 @@ def demo(
     size: Annotated[int, typer.Option(help="Side of the phantom, pixels.", min=64, max=4096)] = 512,
     ratio: Annotated[float, typer.Option(help="The share of pixels that is scanned.")] = 0.2,
     dose: Annotated[float, typer.Option(help="Electrons a pixel at full grey value.")] = 400.0,
-    seed: Annotated[int, typer.Option(help="Seed of phantom, pattern and noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of phantom, pattern and noise.", min=0, max=2**32 - 1)] = 0,
     json_: Json = False,
 ) -> None:
     """Scan a synthetic EM phantom sparsely and recover it by several methods: a table and a picture."""
@@ -108,45 +139,22 @@ def demo(
     run_demo(output, size=size, ratio=ratio, dose=dose, seed=seed, as_json=json_)
 
 
-def _show(report: dict[str, Any], as_json: bool) -> None:
+def show(report: dict[str, Any], as_json: bool) -> None:
+    """One JSON object, or a line an entry; entries that are None are left out of the text."""
     if as_json:
         print(json.dumps(report))
         return
     for name, value in report.items():
         if value is not None:
-            print(f"{name.replace('_', ' ')}: {value}")
+            print(f"{name.replace('_', ' ')}: {_text(name, value)}")
 
 
-def main() -> None:
-    """The entry point: every expected failure becomes one line and an exit code."""
-    _cache()
-    try:
-        app()
-    except KeyboardInterrupt:
-        _fail("interrupted; nothing was written", 130)
-    except (ValueError, TypeError, RuntimeError, OSError, MemoryError) as err:
-        if os.environ.get("EMJAX_TRACEBACK"):
-            raise
-        _fail(" ".join(str(err).split()) or type(err).__name__, 1)
-
-
-def _fail(message: str, code: int) -> None:
-    print(f"emjax: {message}", file=sys.stderr)
-    sys.exit(code)
-
-
-def _cache() -> None:
-    """Switch on JAX's persistent compilation cache: the second call of a command compiles nothing.
-
-    The user's cache folder, unless JAX_COMPILATION_CACHE_DIR says otherwise.
-    """
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-        folder = os.path.join(root, "emjax", "jax")
-        try:
-            os.makedirs(folder, exist_ok=True)
-        except OSError:
-            return  # a home that cannot be written to costs compile time, not the recovery
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(key, part)}" for key, part in value.items())
+    if isinstance(value, list | tuple):
+        between = {"shape": " x ", "pixel_size_nm": " x ", "grey_values": " to "}.get(name, "; ")
+        return between.join(_text(name, part) for part in value)
+    return str(value)

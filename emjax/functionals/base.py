@@ -69,9 +69,6 @@ class Functional:
     def _axes(self, values: Array) -> tuple[int, ...]:
         return tuple(range(0 if self.ndim is None else values.ndim - self.ndim, values.ndim))
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
-
 
 def feasible(violation: Array, like: Array, total: Array) -> Array:
     """`total`, or +inf where the largest relative violation of a constraint exceeds rounding."""

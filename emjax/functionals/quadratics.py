@@ -25,6 +25,10 @@ class LeastSquares(Functional):
     weight: Any = leaf("out_shape", default=None)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.A, LinearOperator):
+            raise TypeError(
+                f"LeastSquares(A, y) takes the operator first, such as PixelSampling(mask); got {type(self.A).__name__}"
+            )
         y, shape = as_float(self.y), self.A.out_shape
         if y.ndim < len(shape) or y.shape[y.ndim - len(shape) :] != shape:
             raise ValueError(

@@ -22,6 +22,11 @@ class PixelSampling(LinearOperator):
     ndim: int = static(default=2)
 
     def __post_init__(self) -> None:
+        if self.mask is None or isinstance(self.mask, tuple):
+            raise TypeError(
+                f"a sampling mask is an array of 0/1 or weights, got {self.mask!r}; "
+                "where every pixel was measured use np.ones(shape)"
+            )
         assign(self, mask=as_float(self.mask))
         if jnp.iscomplexobj(self.mask):
             raise ValueError("a sampling mask is real, got a complex one")

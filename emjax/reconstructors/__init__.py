@@ -1,5 +1,6 @@
 """Reconstructors `(y, A) -> x`: `emjax.load(name)`, or the classes themselves."""
 
+import dataclasses
 from typing import Any
 
 from emjax.reconstructors.base import Reconstructor
@@ -23,6 +24,9 @@ def load(name: str, **settings: Any) -> Any:
     """
     if name not in METHODS:
         raise ValueError(f"unknown method {name!r}; there are {', '.join(METHODS)}")
+    known = [f.name for f in dataclasses.fields(METHODS[name])]
+    if unknown := set(settings) - set(known):
+        raise TypeError(f"{name} has no setting {', '.join(sorted(unknown))}; it has {', '.join(known) or 'none'}")
     return METHODS[name](**settings)
 
 

@@ -34,6 +34,7 @@ class Reconstructor:
     def fit(self, y: Array, A: LinearOperator, noise: Noise | None = None, *, key: Array | None = None) -> Self:
         """Estimate the weights that were not given, one set an item; see the class for how."""
         y = check_measurements(y, A)
+        check_noise(noise)
         return _fit_items(self, y, A, noise, _key(key))
 
     def __call__(self, y: Array, A: LinearOperator, noise: Noise | None = None, *, key: Array | None = None) -> Array:
@@ -44,11 +45,17 @@ class Reconstructor:
         Raises ValueError for shapes that do not fit. NaN at unmeasured places is ignored.
         """
         y = check_measurements(y, A)
+        check_noise(noise)
         return _recover_items(self, y, A, noise, _key(key))
 
 
 def check_measurements(y: Any, A: LinearOperator) -> Array:
-    """`y` as floats, or ValueError."""
+    """`y` as floats, or an error that names what is wrong."""
+    if not isinstance(A, LinearOperator):
+        raise TypeError(
+            f"recon(y, A) takes the measurements and the operator that made them, such as PixelSampling(mask); "
+            f"its second argument is a {type(A).__name__}"
+        )
     y = as_float(y)
     shape = A.out_shape
     if y.ndim < len(shape) or y.shape[y.ndim - len(shape) :] != shape:
@@ -56,8 +63,16 @@ def check_measurements(y: Any, A: LinearOperator) -> Array:
     return A.measured(y)
 
 
+def check_noise(noise: Any) -> None:
+    """TypeError for a noise level that is no `Noise`."""
+    if noise is not None and not isinstance(noise, Noise):
+        raise TypeError(f"noise is a Noise, for example Noise(read_sigma=0.05); got {type(noise).__name__}")
+
+
 def _key(key: Array | None) -> Array:
-    return jax.random.key(0) if key is None else key
+    if key is None or isinstance(key, int):
+        return jax.random.key(key or 0)
+    return key
 
 
 def _one_fit(recon: Reconstructor, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Any:

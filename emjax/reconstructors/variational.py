@@ -5,6 +5,7 @@ x = argmin 1/2 |A x - y|^2_w + weight * TV(x)         or   + weight * |W x|_1
 
 from typing import Any, Self
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -24,7 +25,11 @@ def check_weight(weight: Any) -> Array | None:
         return None
     if isinstance(weight, str):
         raise ValueError(f'a weight is a number or "auto", got {weight!r}')
-    return as_float(weight)
+    weight = as_float(weight)
+    # Values are known here only outside of a trace; inside, a negative weight ends as a non-finite gap.
+    if not isinstance(weight, jax.core.Tracer) and not bool(jnp.all(weight >= 0)):
+        raise ValueError(f"a weight is not negative and not NaN, got {weight}")
+    return weight
 
 
 def measured_range(y: Array, A: LinearOperator) -> tuple[Array, Array]:

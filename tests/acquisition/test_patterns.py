@@ -10,13 +10,13 @@ import pytest
 from emjax.acquisition import PATTERNS, jittered_grid, line_hop, pattern, uniform
 
 KEY = jax.random.key(3)
-SHAPES = [(64, 64), (63, 101), (200, 40), (128, 128)]
+SHAPES = [(63, 101), (128, 40)]
 every = pytest.mark.parametrize("name", list(PATTERNS))
 
 
 @every
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("ratio", [0.05, 0.1, 0.25, 0.5])
+@pytest.mark.parametrize("ratio", [0.05, 0.1, 0.5])
 def test_ratio_is_kept(name: str, shape: tuple[int, int], ratio: float) -> None:
     mask = pattern(name, KEY, shape, ratio)
     assert mask.shape == shape
@@ -38,8 +38,8 @@ def test_uniform_gives_every_pixel_the_same_chance() -> None:
 
 
 @every
-@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (3, 2), (17, 5)])
-@pytest.mark.parametrize("ratio", [1e-4, 0.05, 0.7, 1.0])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (17, 5)])
+@pytest.mark.parametrize("ratio", [1e-4, 0.7, 1.0])
 def test_no_mask_is_empty(name: str, shape: tuple[int, int], ratio: float) -> None:
     mask = pattern(name, KEY, shape, ratio)
     assert mask.any()

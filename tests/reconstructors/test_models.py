@@ -11,7 +11,7 @@ import scipy.fft
 import emjax
 from emjax import LeastSquares, Noise, solve
 from emjax.operators import PixelSampling
-from emjax.reconstructors import Spectral
+from emjax.reconstructors import Spectral, WaveletL1
 
 RNG = np.random.default_rng(4)
 
@@ -92,7 +92,7 @@ def test_tv_is_the_solution_of_its_problem(isotropic: bool) -> None:
 
 def test_wavelet_is_the_solution_of_its_problem() -> None:
     y, A = small_scan()
-    recon = emjax.load("wavelet", weight=0.05, gap=1e-4, name="haar")
+    recon = WaveletL1(weight=0.05, gap=1e-4, name="haar")
     centre = jnp.sum(y) / jnp.sum(A.mask)
     problem = recon.problem(LeastSquares(A, y - centre), recon.weight)
     solution = solve(problem, gap=1e-4)

@@ -1,0 +1,218 @@
+"""Proximal maps against brute force, conjugates by Fenchel and Moreau, batches against single items."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+from hypothesis import given, settings
+
+from emjax.functionals import L1, Box, Functional, GroupL1, LeastSquares, Quadratic, SquaredDistance
+from emjax.operators import DCT, FiniteDifference, Identity, PixelSampling, SubsampledFourier
+
+x64 = functools.partial(jax.enable_x64, True)
+seeds = st.integers(0, 2**32 - 1)
+few = settings(max_examples=10, deadline=None)
+
+
+class Case(NamedTuple):
+    """`make(rng, batch)`: a functional whose weights have the batch axes; items of `shape`, complex or real."""
+
+    name: str
+    make: Callable[[np.random.Generator, tuple[int, ...]], Functional]
+    shape: tuple[int, ...]
+    complex_: bool = False
+
+
+def positive(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return rng.uniform(0.2, 2, shape)
+
+
+CASES = [
+    Case("L1", lambda r, b: L1(positive(r, (*b, 3)), ndim=1), (3,)),
+    Case("L1, one weight an item", lambda r, b: L1(positive(r, (*b, 1)), ndim=1), (3,)),
+    Case("L1, complex", lambda r, b: L1(positive(r, (*b, 1)), ndim=1), (1,), True),
+    Case("GroupL1 of two", lambda r, b: GroupL1(positive(r, (*b, 1, 1)), ndim=2), (2, 1)),
+    Case("GroupL1 of three", lambda r, b: GroupL1(positive(r, (*b, 1, 1)), ndim=2), (3, 1)),
+    Case("Box", lambda r, b: Box(-positive(r, (*b, 1)), positive(r, (*b, 3)), ndim=1), (3,)),
+    Case("SquaredDistance", lambda r, b: SquaredDistance(r.standard_normal((*b, 3)), None, 1), (3,)),
+    Case(
+        "SquaredDistance, weighted",
+        lambda r, b: SquaredDistance(r.standard_normal((*b, 3)), positive(r, (*b, 3)), 1),
+        (3,),
+    ),
+    Case("Quadratic", lambda r, b: Quadratic(DCT((3,)), positive(r, (*b, 3)), r.standard_normal((*b, 3))), (3,)),
+    Case(
+        "LeastSquares, soft mask, weighted",
+        lambda r, b: LeastSquares(
+            PixelSampling(positive(r, (*b, 3)) * [0, 1, 1], 1), r.standard_normal((*b, 3)), positive(r, (*b, 3))
+        ),
+        (3,),
+    ),
+    Case(
+        "LeastSquares, Fourier",
+        lambda r, b: LeastSquares(
+            SubsampledFourier(r.random((*b, 3)) * [0, 1, 1], 1),
+            r.standard_normal((*b, 3)) + 1j * r.standard_normal((*b, 3)),
+        ),
+        (3,),
+    ),
+]
+every = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+# LeastSquares is only ever used by its value, gradient and prox.
+with_conjugate = pytest.mark.parametrize(
+    "case", [c for c in CASES if not c.name.startswith("LeastSquares")], ids=lambda c: c.name
+)
+
+
+def draw(case: Case, seed: int, batch: tuple[int, ...] = ()) -> tuple[Functional, jax.Array, np.random.Generator]:
+    rng = np.random.default_rng(seed)
+    g = case.make(rng, batch)
+    x = 2 * rng.standard_normal((*batch, *case.shape))
+    if case.complex_:
+        x = x + 2j * rng.standard_normal(x.shape)
+    return g, jnp.asarray(x), rng
+
+
+def inner(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.real(jnp.conj(a) * b))
+
+
+@every
+def test_prox_is_the_minimiser(case: Case) -> None:
+    with x64():
+        for seed in range(2):
+            g, x, _ = draw(case, seed)
+            step = 0.3 + seed
+            shape, complex_ = case.shape, case.complex_
+            back = (
+                (lambda v: (v[: v.size // 2] + 1j * v[v.size // 2 :]).reshape(shape))
+                if complex_
+                else (lambda v: v.reshape(shape))
+            )
+            smooth = 0 if not isinstance(g, Box) else None  # a box: brute force within the bounds, where g is zero
+
+            @jax.jit
+            def objective(v, g=g, x=x, step=step, back=back, smooth=smooth):
+                v = back(v)
+                return (g(v) if smooth == 0 else 0.0) + jnp.sum(jnp.abs(v - x) ** 2) / (2 * step)
+
+            start = np.concatenate([np.real(x).ravel(), np.imag(x).ravel()]) if complex_ else np.asarray(x).ravel()
+            bounds = None
+            if isinstance(g, Box):
+                bounds = list(zip(np.broadcast_to(g.low, shape), np.broadcast_to(g.high, shape), strict=True))
+            best = scipy.optimize.minimize(
+                objective, 0.1 * start, method="Nelder-Mead", bounds=bounds,
+                options={"xatol": 1e-9, "fatol": 1e-14, "maxiter": 5000, "maxfev": 5000},
+            )  # fmt: skip
+            np.testing.assert_allclose(g.prox(x, step), back(best.x), atol=2e-5)
+
+
+@with_conjugate
+@given(seed=seeds, step=st.floats(0.05, 20))
+@few
+def test_prox_and_conjugate_are_a_fenchel_pair(case: Case, seed: int, step: float) -> None:
+    """At `v = prox(x)`, `u = (x - v) / step` the inequality of Fenchel and Young is an equality."""
+    with x64():
+        g, x, _ = draw(case, seed)
+        v = g.prox(x, step)
+        u = (x - v) / step
+        size = float(1 + abs(g(v)) + jnp.sum(jnp.abs(u * x)))
+        assert abs(g(v) + g.conjugate(u) - inner(u, v)) <= 1e-12 * size
+        assert abs(g.fenchel_gap(v, u)) <= 1e-12 * size
+
+
+@with_conjugate
+@given(seed=seeds)
+@few
+def test_fenchel_gap_is_what_it_says(case: Case, seed: int) -> None:
+    with x64():
+        g, x, rng = draw(case, seed)
+        x = g.prox(x) if isinstance(g, Box) else x
+        u = g.project(jnp.asarray(rng.standard_normal(x.shape) + (1j * rng.standard_normal(x.shape)) * case.complex_))
+        u = u if case.complex_ else jnp.real(u)
+        gap = g.fenchel_gap(x, u)
+        assert jnp.isfinite(gap) and gap >= -1e-12
+        np.testing.assert_allclose(gap, g(x) + g.conjugate(u) - inner(u, x), rtol=1e-10, atol=1e-12)
+        # `slope` bounds how the gap changes with x (to first order: the quadratic ones have curvature).
+        error = jnp.asarray(rng.standard_normal(x.shape)) * 1e-7
+        moved = abs(g.fenchel_gap(x + error, u) - gap)
+        assert moved <= float(g.slope(x, u) * jnp.linalg.norm(error.ravel())) + 1e-12
+
+
+@with_conjugate
+@given(seed=seeds, step=st.floats(0.05, 20))
+@few
+def test_moreau(case: Case, seed: int, step: float) -> None:
+    with x64():
+        g, u, _ = draw(case, seed)
+        np.testing.assert_allclose(
+            g.conjugate_prox(u, step), Functional.conjugate_prox(g, u, step), rtol=1e-12, atol=1e-12
+        )
+
+
+@pytest.mark.parametrize("g", [L1(0.5, ndim=1), GroupL1(0.5, ndim=2)], ids=["L1", "GroupL1"])
+def test_the_conjugate_of_a_norm_is_infinite_outside_of_its_ball(g: L1 | GroupL1) -> None:
+    u = jnp.full((2, 3)[-g.ndim :], 0.6)
+    assert jnp.isinf(g.conjugate(u)) and g.conjugate(g.project(u)) == 0
+    s = g.shrink(u)
+    assert 0 < s < 1 and g.conjugate(s * u) == 0 and jnp.isinf(g.conjugate(1.01 * s * u))
+
+
+@every
+def test_batches(case: Case) -> None:
+    """A batch gives what the items give, weights included, also with two batch axes."""
+    with x64():
+        batch = (2, 3)
+        g, x, _ = draw(case, 5, batch)
+        counts = jax.tree.map(lambda leaf: leaf.ndim, g)
+        of_one = jax.tree.map(lambda leaf: leaf.ndim, case.make(np.random.default_rng(0), ()))
+        methods = {"value": lambda f, v: f(v), "prox": lambda f, v: f.prox(v, 0.7)}
+        if not isinstance(g, LeastSquares):
+            methods["conjugate"] = lambda f, v: f.conjugate(f.project(v))
+            methods["gap"] = lambda f, v: f.fenchel_gap(f.prox(v, 0.1), f.project(v))
+        for method in methods.values():
+            together = method(g, x)
+            for i in np.ndindex(*batch):
+                item = jax.tree.map(lambda leaf, n, m, i=i: leaf[i] if n > m else leaf, g, counts, of_one)
+                np.testing.assert_allclose(together[i], method(item, x[i]), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("g", [L1(0.5, ndim=2), GroupL1(0.5, ndim=2), L1(0.0, ndim=2), GroupL1(0.0, ndim=2)])
+def test_derivatives_at_zero_are_finite(g: L1 | GroupL1) -> None:
+    zero = jnp.zeros((2, 3))
+    for method in (g, lambda z: jnp.sum(g.prox(z, 0.3)), lambda z: jnp.sum(g.project(z))):
+        assert bool(jnp.isfinite(jax.grad(method)(zero)).all())
+    assert bool((g.project(zero) == 0).all())
+
+
+def test_projection_keeps_what_is_inside_bit_by_bit() -> None:
+    g = GroupL1(0.3, ndim=2)
+    u = jnp.asarray(np.random.default_rng(0).uniform(-0.2, 0.2, (2, 500)), jnp.float32)
+    assert bool((g.project(u) == u).all())
+
+
+def test_off_the_mask_anything_may_stand() -> None:
+    mask = np.array([1.0, 0, 1])
+    y = np.array([0.5, np.nan, 2])
+    data = LeastSquares(PixelSampling(mask, 1), y)
+    assert float(data(jnp.zeros(3))) == pytest.approx(0.5 * (0.25 + 4))
+    assert bool(jnp.isfinite(data.gradient(jnp.ones(3))).all())
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: LeastSquares(Identity((3, 4)), np.zeros((4, 3))), "batch axes go in front"),
+        (lambda: Quadratic(FiniteDifference((3, 4)), np.ones((2, 3, 4))), "orthonormal"),
+        (lambda: Quadratic(PixelSampling(np.ones((3, 4))), np.ones((3, 4))), "orthonormal"),
+    ],
+)
+def test_bad_parts_are_refused(make: Callable[[], Functional], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()
