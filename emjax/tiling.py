@@ -17,7 +17,7 @@ _MULTIPLE = 16
 
 
 def spans(n: int, tile: int, halo: int) -> tuple[list[int], int]:
-    """The starts and the one length, at most `tile`, of tiles that cover `n` samples and overlap by `2 halo` or more."""
+    """The starts and the one length, at most `tile`, of tiles that cover `n` samples and overlap by `2 halo`."""
     if n <= tile:
         return [0], n
     step = tile - 2 * halo
@@ -70,7 +70,7 @@ def tiled(
     """`fn(*tiles of arrays) -> tile` over images of one shape `(h, w)`, blended to one float32 image. On the host.
 
     halo: how many samples around a tile's share also enter its computation. done: called after each tile, in the
-    calling thread. pool: where `fn` runs, with at most `ahead` tiles submitted at a time; default: in the calling thread.
+    calling thread. pool: where `fn` runs, at most `ahead` tiles at a time; default: in the calling thread.
     Raises ValueError for arrays of unequal shapes, a tile no larger than twice the halo, or a result of another shape.
     """
     shape = np.shape(arrays[0])

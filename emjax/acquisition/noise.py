@@ -4,13 +4,12 @@ y = Poisson(dose x) / dose + read_sigma n,    var(y | x) = gain x + read_sigma^2
 """
 
 import itertools
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from emjax._pytree import assign, leaf, pytree_dataclass
 from emjax.operators import LinearOperator, PixelSampling
@@ -100,24 +99,22 @@ def estimate_noise(y: Array, mask: Array, *, lags: int = 6) -> Noise:
     # Off the mask anything may stand, NaN included. The centre keeps the differences of large grey values exact.
     centre = jnp.sum(jnp.where(seen, y, 0)) / jnp.maximum(jnp.sum(m), 1)
     v = jnp.where(seen, y - centre, 0)
-    distances, values, pairs = [], [], []
-    for dy in range(lags + 1):
-        for dx in range(-lags, lags + 1):
-            if (dy, dx) <= (0, 0) or dy * dy + dx * dx > lags * lags or dy >= y.shape[0] or abs(dx) >= y.shape[1]:
-                continue
-            both = _shifted(m, dy, dx)
-            a, b = _shifted(v, dy, dx)
-            weight = both[0] * both[1]
-            distances.append(math.hypot(dy, dx))
-            pairs.append(jnp.sum(weight))
-            values.append(0.5 * jnp.sum(weight * (a - b) ** 2))
-    if not distances:
-        return Noise(0.0, jnp.full((), jnp.nan, y.dtype))
-    n = jnp.stack(pairs)
-    gamma = jnp.stack(values) / jnp.maximum(n, 1)
+    offsets = [(i, j) for i in range(lags + 1) for j in range(-lags, lags + 1) if (i, j) > (0, 0)]
+    offsets = [(i, j) for i, j in offsets if i * i + j * j <= lags * lags]
+    around = ((0, lags), (lags, lags))
+    far_m, far_v = jnp.pad(m, around), jnp.pad(v, around)
+
+    # A loop, not one fused program for all offsets: that takes seconds to compile.
+    def pairs(offset: Array) -> tuple[Array, Array]:
+        place = (offset[0], lags + offset[1])
+        weight = m * lax.dynamic_slice(far_m, place, m.shape)
+        return jnp.sum(weight), 0.5 * jnp.sum(weight * (v - lax.dynamic_slice(far_v, place, v.shape)) ** 2)
+
+    n, squares = lax.map(pairs, jnp.asarray(offsets, jnp.int32))
+    gamma = squares / jnp.maximum(n, 1)
     scale = jnp.sum(n * gamma) / jnp.maximum(jnp.sum(n), 1)
     gamma = gamma / jnp.where(scale > 0, scale, 1)
-    h = np.asarray(distances)[:, None]
+    h = np.hypot(*np.asarray(offsets, float).T)[:, None]
     columns = np.concatenate([np.ones_like(h), 1 - np.exp(-0.5 * (h / np.asarray(LENGTHS)) ** 2)], 1)
     # The variance of a mean of squares is about its own square over the number of pairs.
     weights = n / jnp.maximum(gamma, 1e-4) ** 2
@@ -142,11 +139,3 @@ def _non_negative(columns: Array, values: Array, weights: Array) -> Array:
 
     fits, errors = jax.vmap(fit)(chosen)
     return fits[jnp.argmin(errors)]
-
-
-def _shifted(v: Array, dy: int, dx: int) -> tuple[Array, Array]:
-    """Two views whose entries lie `(dy, dx)` apart, `dy >= 0`."""
-    h, w = v.shape
-    if dx >= 0:
-        return v[dy:, dx:], v[: h - dy, : w - dx]
-    return v[dy:, : w + dx], v[: h - dy, -dx:]

@@ -34,7 +34,7 @@ def jittered_grid(key: Array, shape: Sequence[int], ratio: float) -> Array:
     The cells have area `1 / ratio` on average; their borders are rounded to pixels, so sizes differ by one.
     """
     shape = _check(shape, ratio, "jittered grid")
-    cells = [max(1, min(n, round(n * ratio ** (1 / len(shape))))) for n in shape]
+    cells = _cells(shape, ratio)
     # Cell edges in pixels, and a uniform place inside each cell along each axis.
     mask = jnp.zeros(shape, bool)
     places = []
@@ -49,6 +49,17 @@ def jittered_grid(key: Array, shape: Sequence[int], ratio: float) -> Array:
     return mask.at[tuple(places)].set(True)
 
 
+def _cells(shape: tuple[int, ...], ratio: float) -> list[int]:
+    """The number of cells along each axis: cubic ones, but what a short axis cannot hold the longer ones make up."""
+    cells = [1] * len(shape)
+    axes = sorted(range(len(shape)), key=lambda a: shape[a])
+    for left, axis in zip(range(len(shape), 0, -1), axes, strict=True):
+        n = shape[axis]
+        cells[axis] = max(1, min(n, round(n * ratio ** (1 / left))))
+        ratio = min(1.0, ratio * n / cells[axis])
+    return cells
+
+
 def line_hop(key: Array, shape: Sequence[int], ratio: float, *, band: int | None = None) -> Array:
     """The beam walks along each line of a coarse raster and hops up and down by up to a band of rows.
 
@@ -58,6 +69,8 @@ def line_hop(key: Array, shape: Sequence[int], ratio: float, *, band: int | None
     STEM imaging").
     """
     shape = _check(shape, ratio, "line-hop")
+    if band is not None and band < 1:
+        raise ValueError(f"a band has one or more rows, got band={band}")
     h, w = shape[-2:]
     rows = max(1, min(h, round(h * ratio) if band is None else -(-h // band)))
     edges = jnp.round(jnp.arange(rows + 1) * (h / rows)).astype(jnp.int32)

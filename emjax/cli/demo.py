@@ -6,20 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import typer
 
 import emjax
 from emjax import io
+from emjax.cli.outputs import check_output
 
 METHODS = ("linear", "tv", "wavelet", "spectral")
 
 
 def run_demo(output: Path, *, size: int, ratio: float, dose: float, seed: int, as_json: bool) -> None:
-    """Make the picture at `output` and print the table. Raises ValueError for bad settings."""
+    """Make the picture at `output` and print the table. Raises typer.BadParameter for bad settings."""
     if not 0 < ratio <= 1:
-        raise ValueError(f"--ratio is the share of pixels scanned, in (0, 1]; got {ratio}")
-    if not dose > 0:
-        raise ValueError(f"--dose is the electrons a pixel at full grey value, above 0; got {dose}")
-    io.check_writable(output)
+        raise typer.BadParameter(f"--ratio is the share of pixels scanned, in (0, 1]; got {ratio}")
+    if not 0 < dose < float("inf"):
+        raise typer.BadParameter(f"--dose is the electrons a pixel at full grey value, finite and above 0; got {dose}")
+    check_output(output, [], suffixes=(".png",))
     import jax
 
     from emjax.acquisition import Noise, measure, phantom, uniform

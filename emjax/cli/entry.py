@@ -1,7 +1,7 @@
 """The entry point: every failure becomes one line on standard error and an exit code.
 
-0 done, 1 bad input or output, 2 wrong usage, 130 interrupted (Ctrl-C), 143 and 129 ended by SIGTERM and SIGHUP. What was
-being written is removed in each case. With EMJAX_TRACEBACK=1 Python's own report is shown.
+0 done, 1 bad input or output, 2 wrong usage, 130 interrupted (Ctrl-C), 143 and 129 ended by SIGTERM and SIGHUP. No
+unfinished file is left in any case. With EMJAX_TRACEBACK=1 Python's own report is shown.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ def main() -> None:
             sys.stdout.flush()
     except _Stopped as stop:
         why = "interrupted" if stop.signum == signal.SIGINT else "ended by a signal"
-        _say(f"{why}; nothing was written")
+        _say(f"{why}; no unfinished file is left")
         # Threads inside compiled code cannot be stopped, and the interpreter would wait for them.
         os._exit(128 + stop.signum)
     except Exception as err:
@@ -54,8 +54,8 @@ def _explain(err: Exception) -> int:
     if isinstance(err, _Usage):
         context = getattr(err, "ctx", None)
         message, code = err.format_message(), err.exit_code  # type: ignore[attr-defined]
-        if context is not None and not context.protected_args and "help" in type(err).__name__.lower():
-            print(context.get_help())  # the bare command: its help is the answer
+        if type(err).__name__ == "NoArgsIsHelpError":
+            print(message)  # of the bare command: its help
         else:
             _say(f"{message.rstrip('.')} (see {context.command_path if context else 'emjax'} --help)")
         return int(code)
@@ -100,7 +100,7 @@ def _signals() -> Iterator[None]:
 def _use_cache() -> None:
     """Switch on JAX's persistent compilation cache: the second call of a command compiles nothing.
 
-    The user's cache folder, unless JAX_COMPILATION_CACHE_DIR says otherwise. JAX reads the settings when it is imported.
+    The user's cache folder, unless JAX_COMPILATION_CACHE_DIR says otherwise. JAX reads these settings at import.
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")

@@ -12,7 +12,7 @@ from emjax import io
 
 
 def describe_file(path: Path) -> dict[str, Any]:
-    """Shape, type, grey values, measured share and metadata of an image."""
+    """Shape, type, grey values, measured share and metadata of an image. Loads no JAX."""
     scan = io.read(path)
     measured = scan.image if scan.mask is None else scan.image[scan.mask > 0]
     low, high = (float(v) * scan.scale + scan.offset for v in (measured.min(), measured.max()))
@@ -20,7 +20,7 @@ def describe_file(path: Path) -> dict[str, Any]:
         "file": str(path),
         "shape": list(scan.image.shape),
         "dtype": str(scan.dtype),
-        "grey_values": [low, high],
+        "grey_values": [low, high] if scan.dtype.kind == "f" else [round(low), round(high)],
         "measured": 1.0 if scan.mask is None else round(float(np.mean(scan.mask > 0)), 6),
         "pixel_size_nm": scan.metadata.pixel_size_nm,
         "dwell_time_s": scan.metadata.dwell_time_s,

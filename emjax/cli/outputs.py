@@ -11,10 +11,11 @@ from emjax import io
 def check_output(output: Path, inputs: list[Path | None], *, suffixes: tuple[str, ...] = (".tif", ".tiff")) -> None:
     """Raise if `output` is a file of the inputs, is named like another format, or cannot be written."""
     if output.suffix.lower() not in suffixes:
-        raise typer.BadParameter(f"{output}: the output is a {suffixes[0][1:].upper()} file; end its name in {suffixes[0]}")
+        kind = suffixes[0][1:].upper()
+        raise typer.BadParameter(f"{output}: the output is a {kind} file; end its name in {suffixes[0]}")
     for path in inputs:
         if path is not None and _same(output, path):
-            raise typer.BadParameter(f"{output}: the output would replace what it is made from; give another name with -o")
+            raise typer.BadParameter(f"{output}: the output would replace an input; give another name with -o")
     io.check_writable(output)
 
 

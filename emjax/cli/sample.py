@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import typer
 
 from emjax import io
+from emjax.cli.outputs import check_output
 
 
 def sample_file(
@@ -21,15 +23,15 @@ def sample_file(
 ) -> dict[str, Any]:
     """Write the scan as float32 in the image's own grey values, NaN where not measured. Raises ValueError."""
     if not 0 < ratio <= 1:
-        raise ValueError(f"--ratio is the share of pixels measured, in (0, 1]; got {ratio}")
-    if dose is not None and not dose > 0:
-        raise ValueError(f"--dose is the electrons a pixel at full grey value, above 0; got {dose}")
+        raise typer.BadParameter(f"--ratio is the share of pixels measured, in (0, 1]; got {ratio}")
+    if dose is not None and not 0 < dose < float("inf"):
+        raise typer.BadParameter(f"--dose is the electrons a pixel at full grey value, finite and above 0; got {dose}")
     if not 0 <= read_noise < float("inf"):
-        raise ValueError(f"--read-noise must be finite and not negative, got {read_noise}")
+        raise typer.BadParameter(f"--read-noise must be finite and not negative, got {read_noise}")
     scan = io.read(image_path)
-    io.check_writable(output)
+    check_output(output, [image_path])
     if mask_output is not None:
-        io.check_writable(mask_output)
+        check_output(mask_output, [image_path, output])
     import jax
 
     from emjax.acquisition import Noise, measure, pattern

@@ -1,0 +1,310 @@
+"""`solve` as a function: statuses, warm starts, history, progress, batches, transformations, one trace, errors."""
+
+import functools
+import importlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export, lax
+
+import emjax
+from emjax import L1, TV, Box, LeastSquares, Problem, Quadratic, Solution, Term, solve
+from emjax.operators import DCT, Blur, FiniteDifference, Fourier, Identity, PixelSampling, Wavelet
+from emjax.solvers import FISTA, PCG, PDHG, Solver, Status, Unrolled, choose
+
+SHAPE = (12, 10)
+x64 = functools.partial(jax.enable_x64, True)
+rng = np.random.default_rng(0)
+MASK = (rng.random(SHAPE) < 0.6).astype("f4")
+YS = (MASK * (np.linspace(0, 1, 10) > 0.4) + 0.1 * MASK * rng.standard_normal((3, *SHAPE))).astype("f4")
+D = np.linspace(0.1, 3, 120, dtype="f4").reshape(SHAPE)
+
+
+def tv(y: Any = YS[0], weight: Any = 0.1, mask: Any = MASK) -> Problem:
+    return Problem(LeastSquares(PixelSampling(mask), y), TV(weight))
+
+
+def wavelet(y: Any = YS[0], weight: Any = 0.1, mask: Any = MASK) -> Problem:
+    return Problem(LeastSquares(PixelSampling(mask), y), Term(L1(weight), Wavelet(SHAPE, "db2")))
+
+
+def field(y: Any = YS[0], weight: Any = 1.0, mask: Any = MASK) -> Problem:
+    return Problem(LeastSquares(PixelSampling(mask), y), Quadratic(DCT(SHAPE), weight * D))
+
+
+METHODS = {"PDHG": (tv, PDHG()), "FISTA": (wavelet, FISTA()), "PCG": (field, PCG())}
+every = pytest.mark.parametrize(("make", "solver"), METHODS.values(), ids=METHODS)
+
+
+@every
+def test_statuses(make: Any, solver: Solver) -> None:
+    done = solve(make(), solver, gap=1e-3)
+    assert done.status == Status.CONVERGED and 0 < done.gap <= 1e-3 and done.check() is done
+    short = solve(make(), solver, gap=1e-6, max_steps=3)
+    assert short.status == Status.STEP_LIMIT and short.steps == 3 and short.gap > 1e-6
+    exact = solve(make(), solver, gap=0.0, max_steps=20_000)
+    assert exact.status == Status.STALLED and exact.steps < 20_000 and 0 < exact.gap < 1e-4
+    nan = solve(make(np.where(MASK == 1, np.nan, YS[0])), solver)
+    assert nan.status == Status.NON_FINITE and jnp.isinf(nan.gap) and nan.steps == 0
+    for bad, words in ((short, "max_steps"), (exact, "float64"), (nan, "measurements")):
+        with pytest.raises(RuntimeError, match=f"1 of 1 items did not converge.*{words}"):
+            bad.check()
+
+
+@every
+def test_the_objective_belongs_to_the_value(make: Any, solver: Solver) -> None:
+    """At every stop, also where the step sizes are about to change, the certificate is of what is returned."""
+    with x64():
+        problem = make(YS[0].astype(float), 0.1, MASK.astype(float))
+        for steps in (0, 1, 20, 60, 140, 300):
+            s = solve(problem, solver, gap=0.0, max_steps=steps)
+            np.testing.assert_allclose(s.objective, problem.objective(s.value), rtol=1e-13)
+
+
+@every
+def test_a_solution_continues_where_it_ended(make: Any, solver: Solver) -> None:
+    problem = make()
+    first = solve(problem, solver, gap=1e-3)
+    again = solve(problem, solver, gap=1e-3, start=first)
+    assert again.steps == 0 and again.status == Status.CONVERGED
+    np.testing.assert_allclose(again.value, first.value, atol=1e-6)
+    cold = solve(problem, solver, gap=1e-5, max_steps=5000)
+    warm = solve(problem, solver, gap=1e-5, max_steps=5000, start=cold.value)
+    assert warm.steps < cold.steps
+
+
+@every
+def test_a_solution_starts_a_neighbouring_problem(make: Any, solver: Solver) -> None:
+    """Its duals, residuals and momentum belong to another problem: the gap has to be true of this one all the same."""
+    with x64():
+        y, mask = YS.astype(float), MASK.astype(float)
+        other = solve(make(y[0], 0.3, mask), solver, gap=1e-6)
+        problem = make(y[1], 0.05, mask)
+        best = solve(problem, solver, gap=1e-9, max_steps=20_000)
+        for steps in (0, 1, 7, 20_000):
+            s = solve(problem, solver, gap=1e-7, max_steps=steps, start=other)
+            assert s.objective - best.objective <= s.gap * s.objective
+        assert s.status == Status.CONVERGED
+
+
+@every
+def test_history(make: Any, solver: Solver) -> None:
+    s = solve(make(), solver, gap=1e-4, history=100)
+    rows = int((s.history.steps >= 0).sum())
+    assert (
+        s.history.steps[0] == 0 and s.history.steps[rows - 1] == s.steps and bool((s.history.steps[rows:] == -1).all())
+    )
+    assert s.history.gap[rows - 1] == s.gap and s.history.objective[rows - 1] == s.objective
+    assert bool((s.history.gap[: rows - 1] > 1e-4).all()) and bool(jnp.isnan(s.history.gap[rows:]).all())
+    few = solve(make(), solver, gap=1e-4, history=2)
+    assert few.history.steps[-1] == s.steps and few.steps == s.steps
+
+
+def test_progress_is_reported_between_chunks() -> None:
+    calls: list[tuple[int, float]] = []
+    s = solve(tv(YS), gap=1e-5, max_steps=3000, progress=lambda steps, gap: calls.append((steps, gap)))
+    silent = solve(tv(YS), gap=1e-5, max_steps=3000)
+    assert len(calls) > 1 and [c[0] for c in calls] == sorted(c[0] for c in calls)
+    assert calls[-1] == (int(s.steps.max()), pytest.approx(float(s.gap.max())))
+    np.testing.assert_allclose(s.objective, silent.objective, rtol=1e-5)
+
+
+@every
+def test_batches(make: Any, solver: Solver) -> None:
+    """Items of a batch are what they are alone, beside a neighbour 1000 times as bright and one that is NaN."""
+    y = YS * np.array([1, 1000, 1], "f4")[:, None, None]
+    weight = np.array([0.1, 100, 0.2], "f4")[:, None, None]
+    together = solve(make(y, weight), solver)
+    for i in range(3):
+        alone = solve(make(y[i], weight[i]), solver)
+        np.testing.assert_allclose(together.value[i], alone.value, atol=1e-6 * np.abs(alone.value).max())
+        assert together.steps[i] == alone.steps and together.status[i] == Status.CONVERGED
+    y[1, MASK == 1] = np.nan
+    broken = solve(make(y, weight), solver)
+    assert broken.status.tolist() == [Status.CONVERGED, Status.NON_FINITE, Status.CONVERGED]
+    for name in ("value", "steps", "gap", "objective"):
+        a, b = getattr(together, name), getattr(broken, name)
+        assert bool((a[::2] == b[::2]).all()), name
+    with pytest.raises(RuntimeError, match="1 of 3"):
+        broken.check()
+
+
+def test_masks_weights_and_measurements_broadcast() -> None:
+    masks = np.stack([MASK, 1 - MASK])[:, None]  # (2, 1, h, w)
+    weights = np.full((3, 1, 1), 0.1, "f4")
+    s = solve(tv(YS, weights, masks), max_steps=40)
+    assert s.value.shape == (2, 3, *SHAPE) and s.gap.shape == s.status.shape == (2, 3)
+    alone = solve(tv(YS[2], 0.1, 1 - MASK), max_steps=40)
+    np.testing.assert_allclose(s.value[1, 2], alone.value, atol=1e-6)
+    again = solve(tv(YS, weights, masks), start=s, max_steps=0)
+    np.testing.assert_allclose(again.value, s.value, atol=1e-6)
+
+
+def test_inside_jit_vmap_and_scan() -> None:
+    def recover(y: jax.Array, weight: jax.Array) -> jax.Array:
+        return solve(tv(y, weight), PDHG(), max_steps=40).value
+
+    weights = jnp.array([0.05, 0.2])
+    expected = np.stack([[recover(y, w) for w in weights] for y in YS])
+    np.testing.assert_allclose(jax.jit(recover)(YS[0], weights[1]), expected[0, 1], atol=1e-6)
+    nested = jax.jit(jax.vmap(jax.vmap(recover, (None, 0)), (0, None)))
+    np.testing.assert_allclose(nested(YS, weights), expected, atol=1e-6)
+    _, scanned = jax.jit(lambda: lax.scan(lambda c, y: (c, recover(y, weights[0])), 0, YS))()
+    np.testing.assert_allclose(scanned, expected[:, 0], atol=1e-6)
+
+
+@every
+def test_export(make: Any, solver: Solver) -> None:
+    def recover(y: jax.Array, weight: jax.Array) -> Solution:
+        return solve(make(y, weight), solver)
+
+    shapes = jax.ShapeDtypeStruct(YS.shape, "f4"), jax.ShapeDtypeStruct((3, 1, 1), "f4")
+    assert export.export(jax.jit(recover), platforms=("cpu", "cuda", "tpu"))(*shapes).platforms == (
+        "cpu",
+        "cuda",
+        "tpu",
+    )
+
+
+@every
+def test_one_trace(make: Any, solver: Solver) -> None:
+    compiled = importlib.import_module("emjax.solvers.solve")._compiled
+    solve(make(YS[0], 0.1, MASK), solver, gap=1e-3, max_steps=10)
+    before = compiled._cache_size()
+    solve(make(YS[1], 0.3, 1 - MASK), solver, gap=1e-2, max_steps=17)
+    solve(make(YS[2], np.float32(0.2), MASK.astype(bool)), solver, gap=jnp.float32(0.5), max_steps=jnp.int32(3))
+    assert compiled._cache_size() == before
+
+
+@every
+def test_float32_stays_float32_under_x64(make: Any, solver: Solver) -> None:
+    with x64():
+        s = solve(make(YS[0], np.float32(0.1), MASK), solver, gap=1e-3)
+        assert s.value.dtype == s.gap.dtype == s.objective.dtype == jnp.float32 and s.status == Status.CONVERGED
+
+
+def test_a_derivative_without_a_way_is_refused_with_advice() -> None:
+    with pytest.raises(ValueError, match=r"gradient=emjax\.solvers\.Unrolled"):
+        jax.grad(lambda y: solve(tv(y), max_steps=20).value.sum())(YS[0])
+    stopped = jax.grad(lambda y: lax.stop_gradient(solve(tv(y), max_steps=20).value).sum() + y.sum())(YS[0])
+    assert bool((stopped == 1).all())
+
+
+@every
+def test_unrolled_gradients(make: Any, solver: Solver) -> None:
+    """Against central differences in float64: measurements, weight, mask; and over a batch."""
+    with x64():
+        target = np.linspace(0, 1, 120).reshape(SHAPE)
+
+        @jax.jit
+        def loss(y: jax.Array, weight: jax.Array, mask: jax.Array) -> jax.Array:
+            s = solve(make(y, weight, mask), solver, gradient=Unrolled(steps=11))
+            return jnp.sum((s.value - target) ** 2)
+
+        r = np.random.default_rng(3)
+        at = (YS[0] + 0.05 * r.random(SHAPE), np.array([[0.11]]), np.where(MASK > 0, r.uniform(0.5, 1.5, SHAPE), 0.0))
+        gradients = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(*at)
+        for i, g in enumerate(gradients):
+            direction = r.standard_normal(at[i].shape) * (at[2] > 0 if i == 2 else 1)
+            ends = [loss(*at[:i], at[i] + h * direction, *at[i + 1 :]) for h in (1e-6, -1e-6)]
+            assert float(jnp.vdot(g, direction)) == pytest.approx(float(ends[0] - ends[1]) / 2e-6, rel=1e-5)
+            assert float(jnp.abs(g).max()) > 0
+        ys = jnp.stack([at[0], 2 * at[0]])
+        together = jax.grad(
+            lambda y: jnp.sum((solve(make(y, *at[1:]), solver, gradient=Unrolled(11)).value - target) ** 2)
+        )
+        np.testing.assert_allclose(together(ys)[0], gradients[0], rtol=1e-9, atol=1e-12)
+
+
+def test_unrolled_reports_its_certificate() -> None:
+    s = solve(tv(), PDHG(), gradient=Unrolled(steps=200))
+    reference = solve(tv(), PDHG(balance=False), gap=0.0, max_steps=200)
+    assert s.steps == 200 and 0 < s.gap < 1e-2
+    np.testing.assert_allclose(s.objective, reference.objective, rtol=1e-3)
+
+
+def test_choose() -> None:
+    data = field().data
+    assert isinstance(choose(field()), PCG)
+    assert isinstance(choose(wavelet()), FISTA)
+    assert isinstance(choose(Problem(data, Box(0, 1))), FISTA)
+    for terms in ((TV(0.1),), (TV(0.1), Box(0, 1)), (Quadratic(DCT(SHAPE), D), Box(0, 1)), (TV(0.1), L1(0.1))):
+        assert isinstance(choose(Problem(data, *terms)), PDHG)
+    assert solve(field()).solver == "PCG" and "PCG" in repr(solve(field()))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: solve(tv().data), TypeError, "solve takes a Problem"),
+        (lambda: Problem(TV(0.1), tv().data), TypeError, "first argument"),
+        (lambda: Problem(tv().data, 0.1), TypeError, "a term is"),
+        (lambda: Term(L1(0.1), MASK), TypeError, "linear operator"),
+        (lambda: Problem(tv().data, Term(L1(0.1), Identity((3, 3)))), ValueError, r"x has shape \(12, 10\)"),
+        (lambda: LeastSquares(PixelSampling(MASK), YS[0].T), ValueError, "batch axes go in front"),
+        (lambda: solve(tv(), FISTA()), ValueError, "use PDHG"),
+        (lambda: solve(Problem(wavelet().data, *wavelet().terms, Box(0, 1)), FISTA()), ValueError, "use PDHG"),
+        (lambda: solve(tv(), PCG()), ValueError, "use PDHG"),
+        (lambda: solve(Problem(field().data, *field().terms, Box(0, 1)), PCG()), ValueError, "without a box"),
+        (lambda: solve(tv(YS, np.full((2, 1, 1), 0.1))), ValueError, "do not fit"),
+        (lambda: solve(tv(), start=np.zeros((3, 3))), ValueError, r"start has shape \(3, 3\)"),
+        (lambda: solve(field(), start=solve(tv(), max_steps=1)), ValueError, "cannot be continued by PCG"),
+        (lambda: solve(field(YS), start=solve(field(), max_steps=1)), ValueError, "start has shape"),
+    ],
+)
+def test_bad_parts_are_refused(call: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        call()
+
+
+def test_without_a_certificate_the_gap_is_infinite() -> None:
+    """Total variation with a blur and no box has no finite dual everywhere; with a box it has."""
+    A = Blur(np.full((3, 3), 1 / 9), SHAPE)
+    s = solve(Problem(LeastSquares(A, YS[0]), TV(0.1)), max_steps=60)
+    assert jnp.isinf(s.gap) and s.status == Status.STEP_LIMIT and bool(jnp.isfinite(s.value).all())
+    boxed = solve(Problem(LeastSquares(A, YS[0]), TV(0.1), Box(0, 0.5), Box(-1, 1)), gap=1e-3, max_steps=5000)
+    assert boxed.status == Status.CONVERGED and boxed.value.min() >= 0 and boxed.value.max() <= 0.5
+
+
+def test_complex_measurements() -> None:
+    F = Fourier(SHAPE)
+    y = F(YS[0])
+    s = solve(Problem(LeastSquares(F, y), TV(0.1)), gap=1e-4)
+    direct = solve(tv(YS[0], 0.1, np.ones(SHAPE)), gap=1e-4)
+    assert s.status == Status.CONVERGED and s.value.dtype == jnp.float32
+    np.testing.assert_allclose(s.objective, direct.objective, rtol=3e-4)
+
+
+def test_several_terms() -> None:
+    """Directions as separate terms are one anisotropic total variation."""
+
+    class Direction:
+        def __init__(self, axis: int) -> None:
+            self.axis = axis
+
+        def terms(self, shape: tuple[int, ...]) -> tuple[Term, ...]:
+            weight = np.zeros((2, *shape), "f4")
+            weight[self.axis] = 0.1
+            return (Term(L1(weight), FiniteDifference(shape)),)
+
+    data = tv().data
+    split = solve(Problem(data, Direction(0), Direction(1)), gap=1e-3)
+    joint = solve(Problem(data, TV(0.1, isotropic=False)), gap=1e-3)
+    assert split.status == joint.status == Status.CONVERGED
+    np.testing.assert_allclose(split.objective, joint.objective, rtol=2e-3)
+
+
+def test_restarts_find_the_same_optimum() -> None:
+    with x64():
+        problem = tv(YS[0].astype(float), 0.1, MASK.astype(float))
+        plain = solve(problem, PDHG(), gap=1e-7, max_steps=20_000)
+        again = solve(problem, PDHG(restarts=True), gap=1e-7, max_steps=20_000)
+        assert plain.status == again.status == emjax.Status.CONVERGED
+        np.testing.assert_allclose(again.objective, plain.objective, rtol=2e-7)
+        for steps in (1, 20, 40, 100):
+            early = solve(problem, PDHG(restarts=True), gap=0.0, max_steps=steps)
+            np.testing.assert_allclose(early.objective, problem.objective(early.value), rtol=1e-13)
+            assert early.objective - plain.objective <= early.gap * early.objective
