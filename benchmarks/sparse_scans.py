@@ -1,6 +1,6 @@
 """How well are sparse, noisy scans of real EM images recovered, and what do automatic weights lose against an oracle's?
 
-Crops of 512^2 pixels of the test parts of axondeepseg-sem (rat7, rat8) and flyem-medulla-fibsem (slices 184, 191, 199),
+Crops of 512^2 pixels of the test parts of axondeepseg-sem (rat7, rat8) and flyem-medulla-fibsem (slice 191),
 uint8 / 255; random pixels, 5 to 50 %; Gaussian noise of 0 and 0.05. PSNR with range 1, clipped; SSIM; warm seconds. The
 oracle takes the weight with the best PSNR against the truth, on a grid of 14 values from the smoothest down, which it
 leaves once three values in a row have brought nothing; `spectral` also tries the exponents 2, 2.5, 3, 3.5, 4.
@@ -36,7 +36,7 @@ METHODS = ("linear", "spectral", "tv", "wavelet")
 WEIGHTED = ("spectral", "tv", "wavelet")
 RATIOS, NOISES = (0.05, 0.10, 0.25, 0.50), (0.0, 0.05)
 # Three draws of mask and noise where a recovery takes a fraction of a second. Losses compare draw 0 with draw 0.
-SEEDS = {"linear": (0, 1, 2), "spectral": (0, 1, 2), "tv": (0,), "wavelet": (0,)}
+SEEDS = {"linear": (0,), "spectral": (0, 1, 2), "tv": (0,), "wavelet": (0,)}
 EXPONENTS = (2.0, 2.5, 3.0, 3.5, 4.0)
 # Weights of the oracle. Spectral: cut-off frequencies over that of the sampling, weight = ratio / cut-off^exponent.
 GRIDS = {
@@ -55,13 +55,11 @@ EBC = "nasa-micronet-sem/ebc/test/images/040617_2_S127_2_0015.tif"
 CROPS: dict[str, tuple[str, int | None, int, int]] = {
     "rat7": (AXON + "sub-rat7_sample-Maxo03img60.tif", None, 600, 600),
     "rat8": (AXON + "sub-rat8_sample-V915.tif", None, 200, 200),
-    "fibsem-184": (FIBSEM, 184, 0, 0),
     "fibsem-191": (FIBSEM, 191, 0, 0),
-    "fibsem-199": (FIBSEM, 199, 0, 0),
     "fibsem-190": (FIBSEM, 190, 0, 0),
     "ebc": (EBC, None, 300, 300),
 }
-IMAGES = ("rat7", "rat8", "fibsem-184", "fibsem-191", "fibsem-199")
+IMAGES = ("rat7", "rat8", "fibsem-191")
 # Outside figures on the same draws (seed 0): spectral with a weight by an oracle on a coarse grid, exponents 2, 3, 4.
 REFERENCE = {
     ("rat7", 0.10, 0.0): (30.62, 32.38, 32.22),
@@ -330,7 +328,8 @@ def main() -> int:
         print("the EM data was not found; name its folder with --data or EMJAX_DATA", file=sys.stderr)
         return 2
     quick = arguments.quick
-    cases = [(name, ratio, noise) for name in IMAGES for ratio in RATIOS for noise in NOISES]
+    # Image last: a run that is stopped early has seen every image.
+    cases = [(name, ratio, noise) for ratio in RATIOS for noise in NOISES for name in IMAGES]
     references = list(REFERENCE)
     if quick:
         cases = [(name, *pair) for name in ("rat7", "fibsem-191") for pair in ((0.10, 0.0), (0.25, 0.05))]
@@ -354,16 +353,16 @@ def main() -> int:
         report.update(weights=weights, reference=reference, summary=summary(runs), runs=runs)
         save(report, arguments.output)
 
+    for case in references:
+        if label(*case) not in reference:
+            reference[label(*case)] = measure_reference(truths[case[0]], case)
+            update()
     for case in cases:
         if label(*case) not in runs:
             runs[label(*case)] = measure_case(truths[case[0]], case[1], case[2], quick)
             update()
             best = {m: f"{v['automatic'][0]['psnr']:.2f}" for m, v in runs[label(*case)].items()}
             print(f"{label(*case)}: {best}", flush=True)
-    for case in references:
-        if label(*case) not in reference:
-            reference[label(*case)] = measure_reference(truths[case[0]], case)
-            update()
     report["complete"] = True
     update()
     print(markdown(report))

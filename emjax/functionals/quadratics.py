@@ -74,7 +74,10 @@ class LeastSquares(Functional):
     def gram_diagonal(self) -> Array | None:
         """`d` with `A.H w A x = d * x`, or None."""
         d = self.A.gram_diagonal()
-        if d is None or self.weight is None:
+        if d is None:
+            return None
+        d = d.astype(self.y.real.dtype)
+        if self.weight is None:
             return d
         # With weights only an operator that is itself diagonal keeps a diagonal normal operator.
         return d * self.weight if self.A.is_diagonal else None

@@ -146,7 +146,7 @@ def from_primal(problem: Problem, x: Array) -> Certificate:
         isometry = K.gram_scale()
         if isinstance(g, L1 | GroupL1) and isometry is not None:
             # K.H K = c I: u = -back = K.H p with p = -(1/c) K back.
-            z, p = K.forward(x), -K.forward(back) / isometry
+            z, p = K.forward(x), -K.forward(back) / isometry.astype(objective.dtype)
             s = g.shrink(p)
             gap = g.fenchel_gap(z, s * p) + 0.5 * jnp.sum(_over((1 - s) * q, data.weight))
             # p itself is only rounded, and its scale with it: twice the objective.

@@ -44,10 +44,11 @@ class FISTA:
         return None
 
     def prepare(self, problem: Problem) -> Plan:
+        dtype = problem.data.y.real.dtype
         lipschitz = problem.data.lipschitz()
         step = 1 / jnp.where(lipschitz > 0, lipschitz, 1)
         isometry = problem.terms[0].K.gram_scale() if problem.terms else None
-        return Plan(problem, step.astype(jnp.real(problem.data.y).dtype), isometry)
+        return Plan(problem, step.astype(dtype), None if isometry is None else isometry.astype(dtype))
 
     def init(self, plan: Plan, x0: Array | None) -> State:
         if x0 is None:

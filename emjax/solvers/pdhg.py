@@ -102,7 +102,7 @@ class PDHG:
         if plan.diagonal is not None:
             v = (v + tau * plan.rhs) / (1 + tau * plan.diagonal)
         elif len(plan.terms) == len(plan.problem.terms):
-            v = plan.problem.data.A.resolvent(v + tau * plan.rhs, tau)
+            v = plan.problem.data.A.resolvent(v + tau * plan.rhs, tau).astype(x.dtype)
         new = v if plan.box is None else plan.box.prox(v)
         ahead = 2 * new - x
         duals = tuple(

@@ -103,7 +103,7 @@ def solve(
     dtype = jnp.real(problem.data.y).dtype
     tolerance, limit = jnp.asarray(gap, dtype), jnp.asarray(max_steps, jnp.int32)
     if gradient is not None:
-        carry = _unrolled(flat, solver, (state, x0), batch, gradient.steps)
+        carry = _unrolled(flat, solver, (state, x0), steps=gradient.steps, batched=bool(batch))
     elif progress is None:
         carry = _compiled(flat, solver, (state, x0), tolerance, limit, rows=int(history), batched=bool(batch))
     else:
@@ -166,7 +166,8 @@ def undifferentiable(fn: Callable[..., Any]) -> Callable[..., Any]:
     def rule(primals: Any, tangents: Any) -> Any:
         raise ValueError(
             "this solve stops when its gap is small and has no derivative as it stands; say how to differentiate it: "
-            "solve(..., gradient=emjax.solvers.Unrolled(steps=200)), or cut the derivative with jax.lax.stop_gradient"
+            "solve(..., gradient=emjax.solvers.Unrolled(steps=200)), or cut the derivative where it comes in: "
+            "jax.lax.stop_gradient(y)"
         )
 
     return wrapped
@@ -225,7 +226,8 @@ def _chunks(
     return carry
 
 
-def _unrolled(flat: Any, solver: Solver, start: Any, batch: tuple[int, ...], steps: int) -> Any:
+@functools.partial(jax.jit, static_argnames=("steps", "batched"))
+def _unrolled(flat: Any, solver: Solver, start: Any, *, steps: int, batched: bool) -> Carry:
     problem, axes = flat
 
     def one(problem: Problem, solver: Solver, start: Any) -> Any:
@@ -241,7 +243,7 @@ def _unrolled(flat: Any, solver: Solver, start: Any, batch: tuple[int, ...], ste
         certificate, _, _ = solver.certificate(frozen_plan, frozen)
         return loop.finish(loop.judge(carry, certificate, value, frozen, jnp.int32(steps), zero))
 
-    if not batch:
+    if not batched:
         return one(problem, solver, start)
     return jax.vmap(one, in_axes=(axes.value, None, 0))(problem, solver, start)
 
@@ -271,6 +273,9 @@ def _is_none(x: Any) -> bool:
 def _flatten(problem: Problem) -> tuple[tuple[int, ...], tuple[Problem, _Axes]]:
     """The batch shape, and the problem with every batched leaf broadcast to one leading axis."""
     leaves, treedef = jax.tree.flatten(problem)
+    # Python numbers follow the measurements, in their precision too: 0.1 and numpy.float32(0.1) are one program.
+    dtype = problem.data.y.real.dtype
+    leaves = [v.astype(dtype) if jax.typeof(v).weak_type else v for v in leaves]
     counts = jax.tree.leaves(batch_axes(problem))
     shapes = [jnp.shape(x)[:c] for x, c in zip(leaves, counts, strict=True)]
     try:
