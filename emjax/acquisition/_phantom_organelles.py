@@ -149,8 +149,8 @@ def _release(
     if grid.flat:
         index[:, 0] = np.where(np.abs(points[:, 0]) < VESICLE_RADIUS, 0, -1)
     inside = ((index >= 0) & (index < grid.shape)).all(axis=1)
-    points, index = points[inside], tuple(index[inside].T)
-    for p in points[(owner[index] == site.cell) & (room[index] > 1.35 * VESICLE_RADIUS)]:
+    points, places = points[inside], tuple(index[inside].T)
+    for p in points[(owner[places] == site.cell) & (room[places] > 1.35 * VESICLE_RADIUS)]:
         box = grid.box(p - 1.6 * VESICLE_RADIUS, p + 1.6 * VESICLE_RADIUS)
         if box is not None:
             np.minimum(vesicle[box], _range(grid, box, p), out=vesicle[box])

@@ -39,7 +39,7 @@ def paint(
     parts: Organelles,
 ) -> Array32:
     """The image (d, h, w), about [0, 1], before the beam's blur. `myelin` is its opacity."""
-    texture = sum(np.float32(c) * grain(rng, grid, size) for size, c in recipe.grains)
+    texture: Array32 = np.sum([np.float32(c) * grain(rng, grid, size) for size, c in recipe.grains], axis=0)
     image = _cytoplasm(rng, recipe, tubes, territory, texture)
     _mitochondria(image, grid, parts, texture)
     if grid.pixel < VESICLE_RADIUS:

@@ -166,4 +166,5 @@ def wall_distance(territory: Territory, grid: Grid, least_slope: float = 1.0) ->
     Where the cells run nearly alike along the slice the slope is raised to `least_slope`: a membrane
     cut obliquely looks wide, as in a section.
     """
-    return territory.gap / np.clip(steepness(territory.gap, grid), least_slope, 2.0)
+    slope: Array32 = np.clip(steepness(territory.gap, grid), least_slope, 2.0).astype(np.float32)
+    return territory.gap / slope

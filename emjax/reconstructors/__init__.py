@@ -17,7 +17,7 @@ METHODS = {
 }
 
 
-def load(name: str, **settings: Any) -> Any:
+def load(name: str, /, **settings: Any) -> Any:
     """The reconstructor of that name with the given settings, e.g. `load("tv", weight=0.02)`.
 
     Raises ValueError for an unknown name, listing those there are.

@@ -1,7 +1,7 @@
 """What every reconstructor shares: `x = recon(y, A, noise=None, key=None)`, batched, pure, with weights from the data.
 
 A reconstructor is a frozen pytree. Where its weights are None they are estimated from the measurements; `fit` returns
-the same reconstructor with the weights filled in, so that they can be seen, kept, and used for other parts of one image.
+the same reconstructor with the weights filled in, to be seen, kept, and used for other parts of one image.
 """
 
 from __future__ import annotations

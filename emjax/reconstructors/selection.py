@@ -1,4 +1,4 @@
-"""Weights from the data: held-out pixels with Stein's estimate, and the discrepancy principle, along one warm-started path.
+"""Weights from the data: held-out pixels with Stein's estimate, or the discrepancy principle, along a warm path.
 
 - 2-D pixel scans: the smallest estimated error over the image, from a tenth of the measured pixels that is held out
   (for what was not measured) and Stein's estimate (for what was). The noise is estimated where it is not given. Large
@@ -49,7 +49,7 @@ def hold_out(key: Array, mask: Array) -> tuple[Array, Array]:
 
 
 def crops(v: Array) -> Array:
-    """Up to four crops `(n, h, w)` of at most `CROP` a side that represent an image; all of it up to twice that side."""
+    """Up to four crops `(n, h, w)` of at most `CROP` a side that stand for an image; all of it up to twice that."""
     h, w = v.shape[-2:]
     heights, widths = _starts(h), _starts(w)
     size = min(h, CROP), min(w, CROP)

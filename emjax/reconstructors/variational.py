@@ -106,7 +106,7 @@ class TotalVariation(Reconstructor):
 class WaveletL1(Reconstructor):
     """Least squares with a Besov norm: l1 of orthogonal wavelet coefficients, weighted by level, by FISTA.
 
-    Coefficients of level j (1 the finest; the coarse band counts as the last) are weighed by `weight 2^(-decay (j - 1))`:
+    Coefficients of level j (1 the finest; the coarse band counts as the last) weigh `weight 2^(-decay (j - 1))`:
     coarse ones of real images are larger by about that much (Chambolle, DeVore, Lee, Lucier 1998). Equal weights
     (decay 0) are 4 to 5 dB worse on sparse scans. The mean of the measurements is taken off first.
     weight: as for `TotalVariation`, that of the finest level. name: a wavelet of `emjax.operators.Wavelet`.
@@ -130,7 +130,7 @@ class WaveletL1(Reconstructor):
         """The problem that is solved."""
         W = Wavelet(data.A.in_shape, self.name)
         level = W.level_map()
-        level = np.where(level == 0, W.levels, level)
+        level = np.where(level == 0, level.max(), level)
         scale = 2.0 ** (-self.decay * jnp.asarray(level - 1, data.y.real.dtype))
         return Problem(data, Term(L1(weight * scale), W))
 

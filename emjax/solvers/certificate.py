@@ -11,6 +11,7 @@ rounding may hide is bounded by `allowance`, which is added to every reported ga
 - duals lie in their balls only to a few units: as many units of the objective;
 - `u` is a rounded sum, off by `eps sum_i |K_i| |p_i|`, and the gap moves with it by the distance from `x` to the
   maximiser of the conjugate: for an unmeasured pixel up to the farther bound of the box, whatever the sign of `u`;
+- `x` is rounded itself, so that no residual is known better than to `eps |x|`: what is left where the optimum is zero;
 - `K_i x` is exact to a unit an entry for differences, but off by `eps |K_i| |x|` for a transform.
 """
 
@@ -104,7 +105,8 @@ def primal_dual(problem: Problem, box: Box, x: Array, q: Array | None, duals: tu
     diagonal = data.gram_diagonal()
     if diagonal is not None:
         gap, local, moved = diagonal_gap(data, diagonal, box, x, u, size)
-        return Certificate(objective, total([*gaps, gap]), units(x) * (objective + coarse) + local + moved)
+        allowance = units(x) * (objective + coarse) + local + moved
+        return _rounded(data, x, Certificate(objective, total([*gaps, gap]), allowance))
     assert q is not None
     r = data.residual(x)
     w = data.weighted(r)
@@ -112,7 +114,13 @@ def primal_dual(problem: Problem, box: Box, x: Array, q: Array | None, duals: tu
     bound = data.A.norm_bound()
     error_u = size + units(x) * bound * norm(q)
     hidden = units(x) * (objective + coarse + norm(w - q) * (bound * norm(x) + norm(r)))
-    return Certificate(objective, total(gaps), hidden + norm(box.reach(x)) * error_u)
+    return _rounded(data, x, Certificate(objective, total(gaps), hidden + norm(box.reach(x)) * error_u))
+
+
+def _rounded(data: LeastSquares, x: Array, c: Certificate) -> Certificate:
+    """The same with the data term of a residual that is all rounding of `x`, unless the optimum is met exactly."""
+    hidden = 0.5 * (data.lipschitz() * (jnp.finfo(x.dtype).eps * norm(x)) ** 2).astype(c.objective.dtype)
+    return c._replace(allowance=c.allowance + jnp.where(c.gap == 0, 0, hidden))
 
 
 def _coarse(problem: Problem, x: Array, images: list[Array], duals: tuple[Array, ...]) -> Array:
@@ -131,6 +139,10 @@ def from_primal(problem: Problem, x: Array) -> Certificate:
 
     Other problems have no certificate here: the gap is infinite.
     """
+    return _rounded(problem.data, x, _from_primal(problem, x))
+
+
+def _from_primal(problem: Problem, x: Array) -> Certificate:
     data, terms = problem.data, problem.terms
     q = data.weighted(data.residual(x))
     back = data.A.adjoint(q)

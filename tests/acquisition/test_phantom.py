@@ -49,8 +49,6 @@ def test_any_shape_has_the_promised_arrays(shape, kind):
 @pytest.mark.parametrize("shape", [(48, 56), (6, 24, 24)])
 def test_a_seed_fixes_every_bit_and_another_seed_changes_the_picture(shape, kind):
     first = phantom(shape, seed=7, kind=kind)
-    np.random.default_rng(0).random()
-    np.random.seed(0)  # the global generator plays no part
     assert same(first, phantom(shape, seed=7, kind=kind))
     assert same(first, phantom(list(shape), seed=np.int64(7), kind=kind))
     other = phantom(shape, seed=8, kind=kind)

@@ -410,5 +410,5 @@ def test_error_texts_of_single_metrics():
     for pixel_size in (4.0, (1.0, 2.0, 3.0), (1.0, 0.0)):
         with pytest.raises(ValueError, match=r"expected 2 positive sizes.*`resolution`"):
             fourier_ring_correlation(image, image, pixel_size=pixel_size)
-    with pytest.raises(ValueError, match="criterion='0.143' was given; choose '1/7'"):
+    with pytest.raises(ValueError, match=r"criterion='0.143' was given; choose '1/7'"):
         resolution(fourier_ring_correlation(image, image), 4.0, "0.143")

@@ -107,8 +107,9 @@ def test_history(make: Any, solver: Solver) -> None:
 
 def test_progress_is_reported_between_chunks() -> None:
     calls: list[tuple[int, float]] = []
-    s = solve(tv(YS), gap=1e-5, max_steps=3000, progress=lambda steps, gap: calls.append((steps, gap)))
-    silent = solve(tv(YS), gap=1e-5, max_steps=3000)
+    often = FISTA(check_every=1)
+    s = solve(wavelet(YS), often, gap=1e-5, progress=lambda steps, gap: calls.append((steps, gap)))
+    silent = solve(wavelet(YS), often, gap=1e-5)
     assert len(calls) > 1 and [c[0] for c in calls] == sorted(c[0] for c in calls)
     assert calls[-1] == (int(s.steps.max()), pytest.approx(float(s.gap.max())))
     np.testing.assert_allclose(s.objective, silent.objective, rtol=1e-5)
@@ -137,11 +138,11 @@ def test_batches(make: Any, solver: Solver) -> None:
 def test_masks_weights_and_measurements_broadcast() -> None:
     masks = np.stack([MASK, 1 - MASK])[:, None]  # (2, 1, h, w)
     weights = np.full((3, 1, 1), 0.1, "f4")
-    s = solve(tv(YS, weights, masks), max_steps=40)
+    s = solve(wavelet(YS, weights, masks), max_steps=40)
     assert s.value.shape == (2, 3, *SHAPE) and s.gap.shape == s.status.shape == (2, 3)
-    alone = solve(tv(YS[2], 0.1, 1 - MASK), max_steps=40)
+    alone = solve(wavelet(YS[2], 0.1, 1 - MASK), max_steps=40)
     np.testing.assert_allclose(s.value[1, 2], alone.value, atol=1e-6)
-    again = solve(tv(YS, weights, masks), start=s, max_steps=0)
+    again = solve(wavelet(YS, weights, masks), start=s, max_steps=0)
     np.testing.assert_allclose(again.value, s.value, atol=1e-6)
 
 
