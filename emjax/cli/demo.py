@@ -81,10 +81,9 @@ def _picture(
     figure, axes = plt.subplots(2, 3, figsize=(13.5, 9.6), layout="constrained")
     h, w = truth.shape
     part = max(16, h // 5)
+    shown = plt.get_cmap("gray").with_extremes(bad="#10204a")  # not measured
     top, left = (h - part) // 2, (w - part) // 2
     for axis, (name, image, caption) in zip(axes.flat, panels, strict=True):
-        shown = plt.get_cmap("gray").copy()
-        shown.set_bad("#10204a")  # not measured
         axis.imshow(image, cmap=shown, vmin=0, vmax=1, interpolation="nearest")
         inset = axis.inset_axes((0.58, 0.0, 0.42, 0.42))
         inset.imshow(image[top : top + part, left : left + part], cmap=shown, vmin=0, vmax=1, interpolation="nearest")

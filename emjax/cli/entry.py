@@ -15,7 +15,7 @@ from types import FrameType
 
 import typer
 
-from emjax.cli.main import app
+from emjax.cli.commands import app
 
 # Wrong usage as typer raises it, whichever click it brings along.
 _Usage: type[Exception] = typer.BadParameter.__mro__[1]
@@ -35,7 +35,7 @@ def main() -> None:
     try:
         with _signals():
             code = app(standalone_mode=False)
-            sys.stdout.flush()
+            _flush()
     except _Stopped as stop:
         why = "interrupted" if stop.signum == signal.SIGINT else "ended by a signal"
         _say(f"{why}; no unfinished file is left")
@@ -57,12 +57,11 @@ def _explain(err: Exception) -> int:
         if type(err).__name__ == "NoArgsIsHelpError":
             print(message)  # of the bare command: its help
         else:
-            _say(f"{message.rstrip('.')} (see {context.command_path if context else 'emjax'} --help)")
+            message = message.removeprefix("Invalid value: ").replace("Value error, ", "").rstrip(".")
+            _say(f"{message} (see {context.command_path if context else 'emjax'} --help)")
         return int(code)
     if isinstance(err, BrokenPipeError):
-        # Who read our output has gone away; nothing more can be said there, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 1  # who read our output has gone away
     if isinstance(err, MemoryError) or "RESOURCE_EXHAUSTED" in str(err):
         _say("the memory is too small for this image; crop it, or take smaller tiles (--tile)")
     elif isinstance(err, ValueError | TypeError | RuntimeError | OSError):
@@ -70,6 +69,15 @@ def _explain(err: Exception) -> int:
     else:
         _say(f"{type(err).__name__}: {err}; this is a fault of emjax (EMJAX_TRACEBACK=1 shows where): please report it")
     return 1
+
+
+def _flush() -> None:
+    """Write out standard output while errors can still be told; at exit Python would print a traceback."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere
+        raise
 
 
 def _say(message: str) -> None:

@@ -45,7 +45,7 @@ class Spectral(Reconstructor):
     weight: Any = leaf("_scalar", default=None)
     exponent: Any = leaf("_scalar", default=None)
     gap: Any = leaf("_scalar", default=1e-4)
-    max_steps: Any = leaf("_scalar", default=60)
+    max_steps: Any = leaf("_scalar", default=200)
 
     def __post_init__(self) -> None:
         weight, exponent = check_weight(self.weight), check_weight(self.exponent)

@@ -84,7 +84,7 @@ def diagonal_gap(
     local = jnp.sum(distance * (units(x) * (diagonal * jnp.abs(r) + jnp.abs(u)) + diagonal * error))
     # The maximiser itself moves by (error of u) / a, yet never out of the box.
     reach = jnp.minimum(jnp.where(seen, distance + error_u / a, jnp.inf), box.reach(x))
-    return gap, local, norm(reach) * error_u
+    return gap, local, _times(norm(reach), error_u)
 
 
 def primal_dual(problem: Problem, box: Box, x: Array, q: Array | None, duals: tuple[Array, ...]) -> Certificate:
@@ -114,7 +114,12 @@ def primal_dual(problem: Problem, box: Box, x: Array, q: Array | None, duals: tu
     bound = data.A.norm_bound()
     error_u = size + units(x) * bound * norm(q)
     hidden = units(x) * (objective + coarse + norm(w - q) * (bound * norm(x) + norm(r)))
-    return _rounded(data, x, Certificate(objective, total(gaps), hidden + norm(box.reach(x)) * error_u))
+    return _rounded(data, x, Certificate(objective, total(gaps), hidden + _times(norm(box.reach(x)), error_u)))
+
+
+def _times(reach: Array, error: Array) -> Array:
+    """Their product; zero without an error, also where a box is infinite."""
+    return jnp.where(error == 0, 0, reach * error)
 
 
 def _rounded(data: LeastSquares, x: Array, c: Certificate) -> Certificate:
@@ -149,7 +154,7 @@ def _from_primal(problem: Problem, x: Array) -> Certificate:
     size = data.A.norm_bound() * norm(q)
     objective = data(x) + total([t(x) for t in terms])
     if not terms and problem.box is not None:
-        hidden = norm(problem.box.reach(x)) * size
+        hidden = _times(norm(problem.box.reach(x)), size)
         return Certificate(objective, problem.box.fenchel_gap(x, -back), units(x) * (objective + hidden))
     if len(terms) == 1 and problem.box is None:
         g, K = terms[0].functional, terms[0].K

@@ -153,7 +153,7 @@ def judge(carry: Carry, certificate: Certificate, value: Array, state: Any, step
     broken = ~jnp.isfinite(objective) | jnp.isnan(bound)
     good = relative <= tolerance
     # Nothing to gain any more, or too little where the tolerance is out of reach.
-    floor = gap <= jnp.where(allowance > tolerance * scale, 2, 1) * allowance
+    floor = jnp.isfinite(bound) & (gap <= jnp.where(allowance > tolerance * scale, 2, 1) * allowance)
     status = jnp.where(good, int(Status.CONVERGED), jnp.where(floor, int(Status.STALLED), _RUNNING))
     status = jnp.where(broken, int(Status.NON_FINITE), status).astype(jnp.int32)
     relative = jnp.where(broken, jnp.inf, relative)

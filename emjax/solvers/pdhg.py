@@ -190,9 +190,10 @@ def _scale(problem: Problem, rhs: Array, diagonal: Array | None) -> Array:
         spread = jnp.max(jnp.abs(rhs)) / jnp.maximum(problem.data.A.norm_bound() ** 2, jnp.finfo(rhs.dtype).tiny)
     weights = [jnp.max(w) for t in problem.terms if (w := getattr(t.functional, "weight", None)) is not None]
     weight = jnp.max(jnp.stack(weights)) if weights else spread
-    # A dual collects the residuals of a region: however large the weight, no more than those of half a side.
-    level = problem.data.lipschitz() if diagonal is None else jnp.max(diagonal)
-    weight = jnp.minimum(weight, 0.5 * max(problem.in_shape) * level * spread)
+    # A dual collects the residuals of a region: however large the weight, no more than those of half a side. Without
+    # a weight there are no duals to wait for.
+    level = (problem.data.lipschitz() if diagonal is None else jnp.max(diagonal)) * spread
+    weight = jnp.clip(weight, jnp.finfo(rhs.dtype).eps * level, 0.5 * max(problem.in_shape) * level)
     ratio = spread / jnp.where(weight > 0, weight, 1)
     return jnp.where(jnp.isfinite(ratio) & (ratio > 0), ratio, 1).astype(rhs.dtype)
 

@@ -1,7 +1,6 @@
 """`solve(problem, solver) -> Solution`: one verb for every iterative method, batched, compiled once.
 
-A batch runs as `vmap` on accelerators and item by item on a CPU, where a vectorised while-loop costs several times
-more: every item stops on its own either way, and none changes another's result.
+Every item of a batch stops on its own, and none changes another's result (see `transforms.py` for how a batch runs).
 """
 
 import functools
@@ -12,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.custom_batching import custom_vmap
 
 from emjax._pytree import batch_axes, pytree_dataclass, static
 from emjax.solvers import loop
@@ -21,6 +19,7 @@ from emjax.solvers.loop import Carry, History, Solver, Status
 from emjax.solvers.pcg import PCG
 from emjax.solvers.pdhg import PDHG
 from emjax.solvers.problem import Problem
+from emjax.solvers.transforms import by_backend, undifferentiable
 
 
 @pytree_dataclass
@@ -129,48 +128,6 @@ def _run(rows: int, problem: Problem, solver: Solver, start: Any, tolerance: Arr
 
 def _advance(problem: Problem, solver: Solver, carry: Carry, tolerance: Array, limit: Array) -> Carry:
     return loop.advance(solver, solver.prepare(problem), carry, tolerance, limit)
-
-
-def by_backend(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """`fn` whose `vmap` runs item by item on a CPU and vectorised elsewhere."""
-    mapped = custom_vmap(fn)
-
-    @mapped.def_vmap
-    def rule(size: int, in_batched: Any, *args: Any) -> Any:
-        leaves, treedef = jax.tree.flatten(args)
-        flags = jax.tree.leaves(in_batched)
-        moving = [x for x, b in zip(leaves, flags, strict=True) if b]
-        fixed = [x for x, b in zip(leaves, flags, strict=True) if not b]
-
-        def one(function: Callable[..., Any], items: list[Array], shared: list[Array]) -> Any:
-            items_iter, shared_iter = iter(items), iter(shared)
-            return function(*jax.tree.unflatten(treedef, [next(items_iter if b else shared_iter) for b in flags]))
-
-        def sequential(items: list[Array], shared: list[Array]) -> Any:
-            return lax.map(lambda i: one(mapped, i, shared), items)
-
-        def vectorised(items: list[Array], shared: list[Array]) -> Any:
-            return jax.vmap(lambda i: one(fn, i, shared))(items)
-
-        out = lax.platform_dependent(moving, fixed, cpu=sequential, default=vectorised)
-        return out, jax.tree.map(lambda _: True, out)
-
-    return mapped
-
-
-def undifferentiable(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """`fn` whose derivative raises with advice, in place of a message about while-loops."""
-    wrapped = jax.custom_jvp(fn)
-
-    @wrapped.defjvp
-    def rule(primals: Any, tangents: Any) -> Any:
-        raise ValueError(
-            "this solve stops when its gap is small and has no derivative as it stands; say how to differentiate it: "
-            "solve(..., gradient=emjax.solvers.Unrolled(steps=200)), or cut the derivative where it comes in: "
-            "jax.lax.stop_gradient(y)"
-        )
-
-    return wrapped
 
 
 @functools.cache

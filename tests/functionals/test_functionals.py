@@ -118,7 +118,9 @@ def test_prox_and_conjugate_are_a_fenchel_pair(case: Case, seed: int, step: floa
     with x64():
         g, x, _ = draw(case, seed)
         v = g.prox(x, step)
-        u = (x - v) / step
+        rounded = (x - v) / step
+        u = g.project(rounded)
+        np.testing.assert_allclose(u, rounded, atol=1e-12 * float(jnp.abs(x).max() / step))
         size = float(1 + abs(g(v)) + jnp.sum(jnp.abs(u * x)))
         assert abs(g(v) + g.conjugate(u) - inner(u, v)) <= 1e-12 * size
         assert abs(g.fenchel_gap(v, u)) <= 1e-12 * size

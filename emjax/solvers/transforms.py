@@ -1,0 +1,54 @@
+"""How a solve meets `vmap` and `grad`.
+
+A batch runs as `vmap` on accelerators and item by item on a CPU, where a vectorised while-loop costs several times as
+much.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import Array, lax
+from jax.custom_batching import custom_vmap
+
+
+def by_backend(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`fn` whose `vmap` runs item by item on a CPU and vectorised elsewhere."""
+    mapped = custom_vmap(fn)
+
+    @mapped.def_vmap
+    def rule(size: int, in_batched: Any, *args: Any) -> Any:
+        leaves, treedef = jax.tree.flatten(args)
+        flags = jax.tree.leaves(in_batched)
+        moving = [x for x, b in zip(leaves, flags, strict=True) if b]
+        fixed = [x for x, b in zip(leaves, flags, strict=True) if not b]
+
+        def one(function: Callable[..., Any], items: list[Array], shared: list[Array]) -> Any:
+            items_iter, shared_iter = iter(items), iter(shared)
+            return function(*jax.tree.unflatten(treedef, [next(items_iter if b else shared_iter) for b in flags]))
+
+        def sequential(items: list[Array], shared: list[Array]) -> Any:
+            return lax.map(lambda i: one(mapped, i, shared), items)
+
+        def vectorised(items: list[Array], shared: list[Array]) -> Any:
+            return jax.vmap(lambda i: one(fn, i, shared))(items)
+
+        out = lax.platform_dependent(moving, fixed, cpu=sequential, default=vectorised)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return mapped
+
+
+def undifferentiable(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`fn` whose derivative raises with advice, in place of a message about while-loops."""
+    wrapped = jax.custom_jvp(fn)
+
+    @wrapped.defjvp
+    def rule(primals: Any, tangents: Any) -> Any:
+        raise ValueError(
+            "this solve stops when its gap is small and has no derivative as it stands; say how to differentiate it: "
+            "solve(..., gradient=emjax.solvers.Unrolled(steps=200)), or cut the derivative where it comes in: "
+            "jax.lax.stop_gradient(y)"
+        )
+
+    return wrapped

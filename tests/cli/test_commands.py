@@ -1,0 +1,174 @@
+"""What the commands make of good input."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from emjax import acquisition, io, reconstructors, tiling
+from emjax.cli import recover
+from emjax.cli.commands import Method, Pattern
+
+KINDS = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "float32", "float64")
+
+
+def rms(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.sqrt(np.mean((a - b) ** 2)))
+
+
+def test_the_choices_are_those_there_are() -> None:
+    assert {m.value for m in Method} == set(reconstructors.METHODS)
+    assert {p.value for p in Pattern} == set(acquisition.PATTERNS)
+    assert set(recover.PRECISE) <= set(reconstructors.METHODS)
+
+
+@pytest.mark.parametrize("method", list(reconstructors.METHODS))
+def test_recover_keeps_type_shape_and_metadata(emjax: Any, scan: Path, truth: np.ndarray, method: str) -> None:
+    result = emjax("recover", scan, "--missing", "0", "--method", method)
+    assert result.code == 0, result.err
+    assert "output: " in result.out and "pixel size nm: 4 x 5" in result.out
+    recovered = io.read(scan.with_name("scan_recovered.tif"))
+    assert recovered.dtype == np.uint8 and recovered.mask is None
+    assert recovered.metadata.pixel_size_nm == (4.0, 5.0)
+    assert recovered.metadata.dwell_time_s == 2e-6
+    assert rms(recovered.image, truth) < 0.04
+
+
+def test_json_is_one_object(emjax: Any, scan: Path) -> None:
+    report = emjax("recover", scan, "--missing", "0", "--weight", "0.5", "--json", "-o", "out.tif").report
+    assert report["weights"] == [{"weight": 0.5, "exponent": 3.0}]
+    assert report["dtype"] == "uint8" and report["shape"] == [64, 64] and report["output"] == "out.tif"
+    assert report["pixel_size_nm"] == [4.0, 5.0] and 0.3 < report["measured"] < 0.5
+    assert emjax("info", scan, "--json").report["grey_values"] == [0, 229]
+    assert emjax("info", "--json").report["methods"] == list(reconstructors.METHODS)
+
+
+def test_mask_from_a_file_equals_missing_value_and_nan(
+    emjax: Any, scan: Path, mask: np.ndarray, tmp_path: Path
+) -> None:
+    tifffile.imwrite(tmp_path / "mask.tif", mask.astype(np.uint8) * 255)
+    emjax("recover", scan, "--missing", "0", "-o", "a.tif", "--method", "linear")
+    emjax("recover", scan, "--mask", "mask.tif", "-o", "b.tif", "--method", "linear")
+    values = np.where(mask, tifffile.imread(scan) / np.float32(255), np.nan).astype(np.float32)
+    tifffile.imwrite(tmp_path / "nan.tif", values)
+    emjax("recover", "nan.tif", "-o", "c.tif", "--method", "linear")
+    a, b, c = (tifffile.imread(tmp_path / f"{n}.tif") for n in "abc")
+    np.testing.assert_array_equal(a, b)
+    np.testing.assert_allclose(a, 255 * c, atol=0.51)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_type_in_and_out(emjax: Any, truth: np.ndarray, mask: np.ndarray, tmp_path: Path, kind: str) -> None:
+    dtype = np.dtype(kind)
+    low, high = (-3.0, 5.0) if dtype.kind == "f" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    values = (low + truth.astype(np.float64) * (high - low)).astype(dtype)
+    tifffile.imwrite(tmp_path / "full.tif", values)
+    io.write(tmp_path / "mask.tif", mask)
+    arguments = ("recover", "full.tif", "--mask", "mask.tif", "--weight", "0.1")
+    assert emjax(*arguments, "-o", "same.tif").code == 0
+    same = tifffile.imread(tmp_path / "same.tif")
+    assert same.dtype == dtype
+    assert rms((same.astype(np.float64) - low) / (high - low), truth) < 0.05
+    assert emjax(*arguments, "-o", "other.tif", "--dtype", "float32").code == 0
+    other = tifffile.imread(tmp_path / "other.tif")
+    assert other.dtype == np.float32
+    assert rms((other.astype(np.float64) - low) / (high - low), truth) < 0.05
+
+
+@pytest.mark.parametrize("pattern", list(acquisition.PATTERNS))
+def test_sample_and_recover(emjax: Any, truth: np.ndarray, tmp_path: Path, pattern: str) -> None:
+    metadata = io.Metadata(pixel_size_nm=(4.0, 4.0), dwell_time_s=1e-6)
+    io.write(tmp_path / "truth.tif", truth, like=metadata, dtype=np.uint16)
+    made = ["-o", "scan.tif", "--ratio", "0.4", "--dose", "2000", "--pattern", pattern, "--mask", "mask.tif"]
+    report = emjax("sample", "truth.tif", *made, "--json").report
+    assert abs(report["measured"] - 0.4) < 0.05
+    scanned = io.read(tmp_path / "scan.tif")
+    assert scanned.metadata.pixel_size_nm == (4.0, 4.0) and scanned.metadata.dwell_time_s == 1e-6
+    np.testing.assert_array_equal(scanned.mask, io.read_mask(tmp_path / "mask.tif"))
+    assert emjax("recover", "scan.tif", "-o", "out.tif").code == 0
+    recovered = io.read(tmp_path / "out.tif")
+    assert recovered.metadata.pixel_size_nm == (4.0, 4.0) and recovered.metadata.dwell_time_s == 1e-6
+    full = recovered.image * recovered.scale + recovered.offset
+    assert rms(full / 65535, truth) < 0.04
+    again = emjax("sample", "truth.tif", *made, "--json").report
+    assert again == report  # the same seed, the same scan
+    np.testing.assert_array_equal(io.read(tmp_path / "scan.tif").image, scanned.image)
+
+
+def test_stacks_keep_their_shape(emjax: Any, truth: np.ndarray, tmp_path: Path) -> None:
+    io.write(tmp_path / "truth.tif", np.stack([truth, truth.T]), dtype=np.uint8)
+    assert emjax("sample", "truth.tif", "-o", "scan.tif", "--ratio", "0.4").code == 0
+    report = emjax("recover", "scan.tif", "--json").report
+    assert report["shape"] == [2, 64, 64] and len(report["weights"]) == 2
+    recovered = tifffile.imread(report["output"])
+    assert rms(recovered[1] / 255, truth.T) < 0.04
+
+
+def test_large_images_go_in_tiles(scan: Path, mask: np.ndarray) -> None:
+    y = np.tile(io.read(scan, mask=mask).image, (4, 3))
+    big = io.Scan.from_array(np.where(np.tile(mask, (4, 3)), y, np.nan).astype(np.float32))
+    recon = reconstructors.load("spectral", weight=0.5, gap=3e-5, max_steps=100)
+    tiled, weights = recover.recover_scan(big, recon, tile=80, halo=16)
+    whole, same = recover.recover_scan(big, recon)
+    assert tiling.count(big.image.shape, 80, 16) > 1 and weights == same
+    np.testing.assert_allclose(tiled, whole, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["linear", "spectral"])
+def test_a_tile_without_measurements_takes_the_mean(method: str, truth: np.ndarray) -> None:
+    values = np.tile(truth, (4, 4))
+    values[:, 130:] = np.nan
+    scan = io.Scan.from_array(values)
+    recon = reconstructors.load(method, **({} if method == "linear" else {"weight": 0.5}))
+    image, _ = recover.recover_scan(scan, recon, tile=80, halo=8)
+    np.testing.assert_allclose(image[:, 220:], np.nanmean(values), atol=1e-3)
+    np.testing.assert_allclose(image[:, :100], values[:, :100], atol=0.2)
+
+
+def test_weights_of_large_images_come_from_windows() -> None:
+    n, w = 1200, recover.WINDOW
+    y = np.arange(n * n, dtype=np.float32).reshape(n, n)
+    part, known = recover.representative(y, np.ones_like(y))
+    assert part.shape == (2 * w, 2 * w)
+    # The crops that weights are judged on lie where they lie in the whole image.
+    for axis_start in (n // 4 - 128, n - n // 4 - 128):
+        assert y[axis_start, axis_start] in part and known[part == y[axis_start, axis_start]].all()
+    assert (known[w - 4 : w + 4] == 0).all() and (known[:, w - 4 : w + 4] == 0).all()
+    small = np.ones((64, 1000), np.float32)
+    assert recover.representative(small, small)[0].shape == small.shape
+    corner = np.zeros_like(y)
+    corner[:50, :50] = 1
+    assert recover.representative(y, corner)[1] is corner
+    with pytest.raises(ValueError, match="no measured pixel"):
+        recover.representative(y, np.zeros_like(y))
+
+
+def test_progress_only_for_eyes(scan: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    image, recon = io.read(scan, missing=0), reconstructors.load("linear")
+    recover.recover_scan(image, recon, quiet=False)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    recover.recover_scan(image, recon, quiet=False)
+    captured = capsys.readouterr()
+    assert captured.out == "" and "recovering" in captured.err
+
+
+def test_demo(emjax: Any, tmp_path: Path) -> None:
+    result = emjax("demo", "--size", "64", "--json")
+    assert result.code == 0, result.err
+    rows = result.report["results"]
+    assert {row["method"] for row in rows} == set(reconstructors.METHODS)
+    assert all(row["psnr"] > 10 for row in rows)
+    assert (tmp_path / "emjax-demo.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_help_is_quick_and_complete(emjax: Any) -> None:
+    for command in ((), ("recover",), ("sample",), ("info",), ("demo",)):
+        result = emjax(*command, "--help")
+        assert result.code == 0 and result.err == "" and "Usage" in result.out
+    assert emjax().code == 2
+    assert json.loads(emjax("info", "--json").out)["emjax"]

@@ -1,0 +1,6 @@
+"""The shared problems lie beside the tests and are imported by their name."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))

@@ -1,0 +1,100 @@
+"""What a problem may be: which solver takes it, what is refused, several terms, boxes, complex measurements."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from solver_problems import MASK, SHAPE, YS, D, field, tv, wavelet, x64
+
+from emjax import L1, TV, Box, LeastSquares, Problem, Quadratic, Status, Term, solve
+from emjax.operators import DCT, Blur, FiniteDifference, Fourier, Identity, PixelSampling
+from emjax.solvers import FISTA, PCG, PDHG, choose
+
+
+def test_choose() -> None:
+    data = field().data
+    assert isinstance(choose(field()), PCG)
+    assert isinstance(choose(wavelet()), FISTA)
+    assert isinstance(choose(Problem(data, Box(0, 1))), FISTA)
+    for terms in ((TV(0.1),), (TV(0.1), Box(0, 1)), (Quadratic(DCT(SHAPE), D), Box(0, 1)), (TV(0.1), L1(0.1))):
+        assert isinstance(choose(Problem(data, *terms)), PDHG)
+    assert solve(field()).solver == "PCG" and "PCG" in repr(solve(field()))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: solve(tv().data), TypeError, "solve takes a Problem"),
+        (lambda: Problem(TV(0.1), tv().data), TypeError, "first argument"),
+        (lambda: Problem(tv().data, 0.1), TypeError, "a term is"),
+        (lambda: Term(L1(0.1), MASK), TypeError, "linear operator"),
+        (lambda: Problem(tv().data, Term(L1(0.1), Identity((3, 3)))), ValueError, r"x has shape \(12, 10\)"),
+        (lambda: LeastSquares(PixelSampling(MASK), YS[0].T), ValueError, "batch axes go in front"),
+        (lambda: solve(tv(), FISTA()), ValueError, "use PDHG"),
+        (lambda: solve(Problem(wavelet().data, *wavelet().terms, Box(0, 1)), FISTA()), ValueError, "use PDHG"),
+        (lambda: solve(tv(), PCG()), ValueError, "use PDHG"),
+        (lambda: solve(Problem(field().data, *field().terms, Box(0, 1)), PCG()), ValueError, "without a box"),
+        (lambda: solve(tv(YS, np.full((2, 1, 1), 0.1))), ValueError, "do not fit"),
+        (lambda: solve(tv(), start=np.zeros((3, 3))), ValueError, r"start has shape \(3, 3\)"),
+        (lambda: solve(field(), start=solve(tv(), max_steps=1)), ValueError, "cannot be continued by PCG"),
+        (lambda: solve(field(YS), start=solve(field(), max_steps=1)), ValueError, "start has shape"),
+    ],
+)
+def test_bad_parts_are_refused(call: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        call()
+
+
+def test_without_a_certificate_the_gap_is_infinite() -> None:
+    """Total variation with a blur and no box has no finite dual everywhere; with a box it has."""
+    A = Blur(np.full((3, 3), 1 / 9), SHAPE)
+    s = solve(Problem(LeastSquares(A, YS[0]), TV(0.1)), max_steps=60)
+    assert jnp.isinf(s.gap) and s.status == Status.STEP_LIMIT and bool(jnp.isfinite(s.value).all())
+    wide = solve(Problem(LeastSquares(A, YS[0]), TV(0.1), Box(0, np.inf)), max_steps=60)
+    assert jnp.isinf(wide.gap) and wide.status == Status.STEP_LIMIT and wide.value.min() >= 0
+    dark = solve(Problem(LeastSquares(A, np.zeros(SHAPE)), Box(0, np.inf)), max_steps=60)
+    assert dark.status == Status.CONVERGED and bool((dark.value == 0).all())
+    boxed = solve(Problem(LeastSquares(A, YS[0]), TV(0.1), Box(0, 0.5), Box(-1, 1)), gap=1e-3, max_steps=5000)
+    assert boxed.status == Status.CONVERGED and boxed.value.min() >= 0 and boxed.value.max() <= 0.5
+
+
+def test_complex_measurements() -> None:
+    F = Fourier(SHAPE)
+    y = F(YS[0])
+    s = solve(Problem(LeastSquares(F, y), TV(0.1)), gap=1e-4)
+    direct = solve(tv(YS[0], 0.1, np.ones(SHAPE)), gap=1e-4)
+    assert s.status == Status.CONVERGED and s.value.dtype == jnp.float32
+    np.testing.assert_allclose(s.objective, direct.objective, rtol=3e-4)
+
+
+def test_several_terms() -> None:
+    """Directions as separate terms are one anisotropic total variation."""
+
+    class Direction:
+        def __init__(self, axis: int) -> None:
+            self.axis = axis
+
+        def terms(self, shape: tuple[int, ...]) -> tuple[Term, ...]:
+            weight = np.zeros((2, *shape), "f4")
+            weight[self.axis] = 0.1
+            return (Term(L1(weight), FiniteDifference(shape)),)
+
+    data = tv().data
+    split = solve(Problem(data, Direction(0), Direction(1)), gap=1e-3)
+    joint = solve(Problem(data, TV(0.1, isotropic=False)), gap=1e-3)
+    assert split.status == joint.status == Status.CONVERGED
+    np.testing.assert_allclose(split.objective, joint.objective, rtol=2e-3)
+
+
+def test_restarts_find_the_same_optimum() -> None:
+    with x64():
+        problem = tv(YS[0].astype(float), 0.1, MASK.astype(float))
+        plain = solve(problem, PDHG(), gap=1e-7, max_steps=20_000)
+        again = solve(problem, PDHG(restarts=True), gap=1e-7, max_steps=20_000)
+        assert plain.status == again.status == Status.CONVERGED
+        np.testing.assert_allclose(again.objective, plain.objective, rtol=2e-7)
+        for steps in (1, 20, 40, 100):
+            early = solve(problem, PDHG(restarts=True), gap=0.0, max_steps=steps)
+            np.testing.assert_allclose(early.objective, problem.objective(early.value), rtol=1e-13)
+            assert early.objective - plain.objective <= early.gap * early.objective
