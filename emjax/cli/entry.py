@@ -45,6 +45,8 @@ def main() -> None:
         if os.environ.get("EMJAX_TRACEBACK"):
             raise
         code = _explain(err)
+        with contextlib.suppress(OSError):
+            _flush()
     if code:
         sys.exit(code)
 

@@ -157,6 +157,7 @@ def test_progress_only_for_eyes(scan: Path, monkeypatch: pytest.MonkeyPatch, cap
     assert captured.out == "" and "recovering" in captured.err
 
 
+@pytest.mark.slow
 def test_demo(emjax: Any, tmp_path: Path) -> None:
     result = emjax("demo", "--size", "64", "--json")
     assert result.code == 0, result.err
