@@ -87,12 +87,12 @@ def _cosines(n: int) -> np.ndarray:
     return c
 
 
-def _twiddle(n: int, ndim: int, axis: int, dtype: np.dtype) -> np.ndarray:
-    """`w_k = s_k exp(-i pi k / (2n))` along `axis`, as a complex array of the precision of `dtype`."""
+def _twiddle(n: int, ndim: int, axis: int, dtype: np.dtype, power: int = 1) -> np.ndarray:
+    """`w_k = s_k exp(-i pi k / (2n))` along `axis` to the power 1 or -1, complex in the precision of `dtype`."""
     k = np.arange(n)
     w = math.sqrt(2 / n) * np.exp(-0.5j * np.pi * k / n)
     w[0] = math.sqrt(1 / n)
-    return w.astype(np.result_type(dtype, np.complex64)).reshape([n if a == axis else 1 for a in range(ndim)])
+    return (w**power).astype(np.result_type(dtype, np.complex64)).reshape([n if a == axis else 1 for a in range(ndim)])
 
 
 def _forward_fft(x: Array) -> Array:
@@ -117,10 +117,11 @@ def _inverse_fft(y: Array) -> Array:
     last, n = y.ndim - 1, y.shape[-1]
     half = n // 2 + 1
     mirrored = jnp.pad(jnp.flip(y[..., n - half + 1 :], -1), _one_before(y.ndim, last))
-    f = lax.complex(y[..., :half], -mirrored) / _twiddle(n, y.ndim, last, y.dtype)[..., :half]
+    f = lax.complex(y[..., :half], -mirrored) * _twiddle(n, y.ndim, last, y.dtype, -1)[..., :half]
     for axis in range(last):
         mirrored = jnp.pad(jnp.flip(lax.slice_in_dim(f, 1, y.shape[axis], 1, axis), axis), _one_before(y.ndim, axis))
-        f = (f - 1j * mirrored) / _twiddle(y.shape[axis], y.ndim, axis, y.dtype)
+        turned = lax.complex(mirrored.imag, -mirrored.real)  # times -i
+        f = (f + turned) * _twiddle(y.shape[axis], y.ndim, axis, y.dtype, -1)
     v = jnp.fft.irfftn(f, s=y.shape)
     for axis, size in enumerate(y.shape):
         evens = (size + 1) // 2

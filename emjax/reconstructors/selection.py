@@ -20,6 +20,7 @@ from emjax.functionals import LeastSquares
 from emjax.operators import LinearOperator, PixelSampling
 from emjax.solvers.loop import Solver
 from emjax.solvers.problem import Problem
+from emjax.solvers.transforms import by_backend
 
 CROP = 256
 HELD_OUT = 0.1
@@ -89,36 +90,64 @@ def samples(y: Array, A: PixelSampling, noise: Noise | None, key: Array) -> Samp
     return Samples(crops(target), crops(kept), crops(held), crops(probe), variance.astype(y.dtype))
 
 
-def risk(
-    build: Build, solver: Solver, s: Samples, thetas: Array, steps: int, start: Array | None = None
-) -> tuple[Array, Array]:
-    """The estimated mean squared error of each candidate over all pixels of the crops, and the recoveries.
+class Visit(NamedTuple):
+    """What a candidate is: its index, its parameters, and whether to go on from the best so far or from the last."""
+
+    theta: Array
+    from_best: Array
+
+
+Propose = Callable[[Array, Array], Visit]
+
+
+def explore(
+    build: Build, solver: Solver, s: Samples, propose: Propose, count: int, steps: int, probes: int | None = None
+) -> Array:
+    """The estimated mean squared error, over all pixels of the crops, of `count` candidates, `steps` steps each.
+
+    `propose(i, errors)` gives candidate `i` from the errors of those before it (inf for those to come). `probes`: how
+    many crops measure the divergence, default all; of a linear method it depends on the mask alone, so that one does.
 
     Unmeasured pixels: the error at held-out ones, less the noise. Measured pixels, which a rough recovery leaves as
     noisy as they are: Stein's estimate `|x - y|^2 / n - v + 2 v div / n`, its divergence from one random probe
     (Stein 1981; Ramani, Blu, Unser 2008). Either alone is blind to half of the image.
     """
     spread = jnp.max(jnp.abs(s.y))
-    step = 0.1 * jnp.sqrt(s.variance) + 1e-3 * jnp.where(spread > 0, spread, 1)
-
-    def one(y: Array, kept: Array, held: Array, probe: Array, x0: Array | None) -> tuple[Array, ...]:
-        A = PixelSampling(kept)
-        both = jnp.stack([y, y + step * probe])
-        xs, moved = jax.vmap(lambda v: path(build, solver, LeastSquares(A, v), thetas, steps, x0))(both)
-        axes = (-2, -1)
-        squares = (xs - y) ** 2
-        divergence = jnp.sum(probe * (moved - xs), axes) / step
-        return jnp.sum(held * squares, axes), jnp.sum(kept * squares, axes), divergence, xs
-
-    axes = (0, 0, 0, 0, None if start is None else 0)
-    held_error, kept_error, divergence, xs = jax.vmap(one, in_axes=axes)(s.y, s.kept, s.held, s.probe, start)
+    h = 0.1 * jnp.sqrt(s.variance) + 1e-3 * jnp.where(spread > 0, spread, 1)
+    # Every crop is solved for, and the first `probes` of them again with the probe on top.
+    ys = jnp.concatenate([s.y, (s.y + h * s.probe)[:probes]])
+    masks = jnp.concatenate([s.kept, s.kept[:probes]])
     n_held, n_kept = jnp.maximum(jnp.sum(s.held), 1), jnp.maximum(jnp.sum(s.kept), 1)
-    unmeasured = jnp.sum(held_error, 0) / n_held - s.variance
-    measured = (jnp.sum(kept_error, 0) + 2 * s.variance * jnp.sum(divergence, 0)) / n_kept - s.variance
+    n_probed = jnp.maximum(jnp.sum(s.kept[:probes]), 1)
     share = (jnp.sum(s.held) + jnp.sum(s.kept)) / s.y.size
-    total = share * measured + (1 - share) * unmeasured
-    # An estimate may dip below zero; the refinement takes logarithms of what is above the lowest plausible error.
-    return jnp.maximum(total, 1e-3 * s.variance), xs
+
+    def begin(y: Array, mask: Array, theta: Array) -> Any:
+        return solver.init(solver.prepare(build(LeastSquares(PixelSampling(mask), y), theta)), None)
+
+    def go_on(y: Array, mask: Array, theta: Array, state: Any) -> tuple[Any, Array]:
+        plan = solver.prepare(build(LeastSquares(PixelSampling(mask), y), theta))
+        state = lax.fori_loop(0, steps, lambda _, v: solver.step(plan, v), solver.resume(plan, state))
+        return state, solver.value(plan, state)
+
+    def visit(carry: Any, i: Array) -> tuple[Any, None]:
+        errors, states, best = carry
+        theta, from_best = propose(i, errors)
+        states = lax.cond(from_best, lambda: best, lambda: states)
+        states, xs = jax.vmap(by_backend(go_on), in_axes=(0, 0, None, 0))(ys, masks, theta, states)
+        x, moved = jnp.split(xs, [len(s.y)])
+        squares = (x - s.y) ** 2
+        divergence = jnp.sum((s.probe[:probes] * (moved - x[:probes]))) / (h * n_probed)
+        unmeasured = jnp.sum(s.held * squares) / n_held - s.variance
+        measured = jnp.sum(s.kept * squares) / n_kept + (2 * divergence - 1) * s.variance
+        error = share * measured + (1 - share) * unmeasured
+        # An estimate may dip below zero; the refinement takes logarithms of what is above the lowest plausible error.
+        error = jnp.maximum(error, 1e-3 * s.variance)
+        best = lax.cond(error < jnp.min(errors), lambda: states, lambda: best)
+        return (errors.at[i].set(error), states, best), None
+
+    errors = jnp.full(count, jnp.inf, s.y.dtype)
+    states = jax.vmap(begin, in_axes=(0, 0, None))(ys, masks, propose(jnp.int32(0), errors).theta)
+    return lax.scan(visit, (errors, states, states), jnp.arange(count))[0][0]
 
 
 def parabola(log_theta: Array, errors: Array) -> tuple[Array, Array]:
@@ -138,7 +167,7 @@ def parabola(log_theta: Array, errors: Array) -> tuple[Array, Array]:
 
 def by_risk(build: Build, solver: Solver, s: Samples, thetas: Array, steps: int) -> Array:
     """The candidate (refined) with the smallest estimated error."""
-    errors, _ = risk(build, solver, s, thetas, steps)
+    errors = explore(build, solver, s, lambda i, _: Visit(thetas[i], jnp.bool_(False)), thetas.shape[0], steps)
     return parabola(jnp.log(thetas), errors)[0]
 
 

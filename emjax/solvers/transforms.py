@@ -14,6 +14,7 @@ from jax.custom_batching import custom_vmap
 
 def by_backend(fn: Callable[..., Any]) -> Callable[..., Any]:
     """`fn` whose `vmap` runs item by item on a CPU and vectorised elsewhere."""
+    fn = jax.jit(fn)  # traced once for the several forms below
     mapped = custom_vmap(fn)
 
     @mapped.def_vmap

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from emjax.acquisition.phantom import Organelle, Phantom, phantom
+from emjax.acquisition import Organelle, Phantom, phantom
 
 KINDS = ["neuropil", "axons"]
 SHAPES = [(1, 1), (16, 16), (1, 33), (33, 1), (17, 40), (1, 20, 24), (7, 9, 11), (5, 1, 12), (12, 5, 1)]
