@@ -1,11 +1,13 @@
 """How well are sparse, noisy scans of real EM images recovered, and what do automatic weights lose against an oracle's?
 
-Crops of 512^2 pixels of the test parts of axondeepseg-sem (rat7, rat8) and flyem-medulla-fibsem (slice 191),
-uint8 / 255; random pixels, 5 to 50 %; Gaussian noise of 0 and 0.05. PSNR with range 1, clipped; SSIM; warm seconds. The
-oracle takes the weight with the best PSNR against the truth, on a grid of 14 values from the smoothest down, which it
-leaves once three values in a row have brought nothing; `spectral` also tries the exponents 2, 2.5, 3, 3.5, 4.
+Seven crops of 512^2 pixels of the test parts of axondeepseg-sem (two of rat7, two of rat8) and flyem-medulla-fibsem
+(slices 186, 191, 197), uint8 / 255; random pixels, 5 to 50 %; Gaussian noise of 0 and 0.05. PSNR with range 1, clipped;
+SSIM; seconds of a warm recovery, measured apart from the rest (median of the images), with weights from the data and
+with given ones. The oracle takes the weight with the best PSNR against the truth, on a grid of 14 values from the
+smoothest down, which it leaves once three values in a row have brought nothing; `spectral` also tries the exponents 2,
+2.5, 3, 3.5, 4.
 
-    python benchmarks/sparse_scans.py -o benchmarks/results/sparse_scans.json [--quick] [--data FOLDER]
+    python benchmarks/sparse_scans.py -o benchmarks/results/sparse_scans.json [--only quality|timing] [--quick]
 
 The data is looked for in --data, the environment variable EMJAX_DATA, then ../shared/data beside the repository. The
 JSON is written after each (image, ratio, noise) and a run that was stopped goes on from there; a Markdown table is
@@ -55,11 +57,15 @@ EBC = "nasa-micronet-sem/ebc/test/images/040617_2_S127_2_0015.tif"
 CROPS: dict[str, tuple[str, int | None, int, int]] = {
     "rat7": (AXON + "sub-rat7_sample-Maxo03img60.tif", None, 600, 600),
     "rat8": (AXON + "sub-rat8_sample-V915.tif", None, 200, 200),
+    "rat7-b": (AXON + "sub-rat7_sample-Maxo03img60.tif", None, 100, 1300),
+    "rat8-b": (AXON + "sub-rat8_sample-V915.tif", None, 560, 900),
+    "fibsem-186": (FIBSEM, 186, 8, 8),
     "fibsem-191": (FIBSEM, 191, 0, 0),
+    "fibsem-197": (FIBSEM, 197, 0, 8),
     "fibsem-190": (FIBSEM, 190, 0, 0),
     "ebc": (EBC, None, 300, 300),
 }
-IMAGES = ("rat7", "rat8", "fibsem-191")
+IMAGES = ("rat7", "rat8", "fibsem-191", "rat7-b", "rat8-b", "fibsem-186", "fibsem-197")
 # Outside figures on the same draws (seed 0): spectral with a weight by an oracle on a coarse grid, exponents 2, 3, 4.
 REFERENCE = {
     ("rat7", 0.10, 0.0): (30.62, 32.38, 32.22),
@@ -96,17 +102,17 @@ def scan(truth: np.ndarray, ratio: float, noise: float, seed: int) -> tuple[jax.
     return jnp.asarray(np.where(mask, y, 0), jnp.float32), PixelSampling(mask)
 
 
-def timed(recon: Callable[..., jax.Array], y: jax.Array, A: PixelSampling) -> tuple[jax.Array, float]:
-    """The recovery and the seconds until it is there."""
+def timed(recon: Callable[..., jax.Array], y: jax.Array, A: PixelSampling) -> float:
+    """The seconds until the recovery is there."""
     begin = time.perf_counter()
-    result = jax.block_until_ready(recon(y, A))
-    return result, time.perf_counter() - begin
+    jax.block_until_ready(recon(y, A))
+    return time.perf_counter() - begin
 
 
-def judge(x: jax.Array, seconds: float, truth: np.ndarray) -> dict[str, float]:
+def judge(x: jax.Array, truth: np.ndarray) -> dict[str, float]:
     """The figures of one recovery."""
     target, clipped = jnp.asarray(truth), jnp.clip(x, 0, 1)
-    return {"psnr": float(psnr(x, target)), "ssim": float(ssim(clipped, target)), "seconds": seconds}
+    return {"psnr": float(psnr(x, target)), "ssim": float(ssim(clipped, target))}
 
 
 def load(method: str, weight: float | None = None, exponent: float | None = None, **settings: Any) -> Any:
@@ -133,7 +139,7 @@ def automatic(method: str, truth: np.ndarray, ratio: float, noise: float, seed: 
     """Weights from the scan alone: no truth, no noise level."""
     y, A = scan(truth, ratio, noise, seed)
     recon = load(method)
-    entry: dict[str, Any] = {"seed": seed, **judge(*timed(recon, y, A), truth)}
+    entry: dict[str, Any] = {"seed": seed, **judge(recon(y, A), truth)}
     if method in WEIGHTED:
         fitted = recon.fit(y, A)
         entry["weight"] = float(fitted.weight)
@@ -170,7 +176,7 @@ def walk(
 
 
 def oracle(method: str, truth: np.ndarray, ratio: float, noise: float, seed: int = 0) -> dict[str, Any]:
-    """The weight with the best PSNR against the truth, refined by a parabola, then recovered and timed as any other."""
+    """The weight with the best PSNR against the truth, refined by a parabola, then recovered as any other."""
     y, A = scan(truth, ratio, noise, seed)
     tried: dict[float | None, list[tuple[float, float]]] = {}
     for exponent in EXPONENTS if method == "spectral" else (None,):
@@ -180,7 +186,7 @@ def oracle(method: str, truth: np.ndarray, ratio: float, noise: float, seed: int
     entries: list[dict[str, Any]] = []
     for weight in dict.fromkeys((tops[exponent][1], refine(tried[exponent]))):
         recon = load(method, weight, exponent)
-        entries.append({"seed": seed, **judge(*timed(recon, y, A), truth), "weight": weight})
+        entries.append({"seed": seed, **judge(recon(y, A), truth), "weight": weight})
     entry = max(entries, key=lambda e: e["psnr"])
     if exponent is not None:
         entry["exponent"] = exponent
@@ -250,24 +256,47 @@ def losses(runs: dict[str, Any]) -> dict[str, Any]:
     return table
 
 
-def summary(runs: dict[str, Any]) -> list[dict[str, Any]]:
+def measure_times(truths: dict[str, np.ndarray], runs: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of warm recoveries, one a method, image, ratio and noise: on a machine with nothing else to do."""
+    times: dict[str, Any] = {}
+    for name, methods in runs.items():
+        image, ratio, noise = name.split(", ")
+        y, A = scan(truths[image], float(ratio.split()[1]), float(noise.split()[1]), 0)
+        times[name] = {}
+        for method, entries in methods.items():
+            row = {"automatic": timed(load(method), y, A)}
+            if method in WEIGHTED:
+                best = entries["oracle"]
+                row["given"] = timed(load(method, best["weight"], best.get("exponent")), y, A)
+            times[name][method] = row
+        print(f"{name}: {times[name]}", flush=True)
+    return times
+
+
+def summary(runs: dict[str, Any], times: dict[str, Any]) -> list[dict[str, Any]]:
     """Means over images and draws, medians of the seconds, for each method, ratio and noise."""
     rows = []
     for ratio in RATIOS:
         for noise in NOISES:
-            group = [m for name, m in runs.items() if name.endswith(label("", ratio, noise))]
+            names = [name for name in runs if name.endswith(label("", ratio, noise))]
+            group = [runs[name] for name in names]
             for method in METHODS if group else ():
                 auto = [entry for m in group for entry in m[method]["automatic"]]
                 row: dict[str, Any] = {"ratio": ratio, "noise": noise, "method": method, "images": len(group)}
                 row |= {key: float(np.mean([e[key] for e in auto])) for key in ("psnr", "ssim")}
                 row["worst_psnr"] = min(e["psnr"] for e in auto)
-                row["seconds"] = float(np.median([e["seconds"] for e in auto]))
+                clock = [times[name][method] for name in names if name in times]
+                row["seconds"] = float(np.median([c["automatic"] for c in clock])) if clock else None
                 if method in WEIGHTED:
                     best = [m[method]["oracle"] for m in group]
                     row |= {f"oracle_{key}": float(np.mean([e[key] for e in best])) for key in ("psnr", "ssim")}
-                    row["oracle_seconds"] = float(np.median([e["seconds"] for e in best]))
+                    row["oracle_seconds"] = float(np.median([c["given"] for c in clock])) if clock else None
                 rows.append(row)
     return rows
+
+
+def seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -279,9 +308,9 @@ def markdown(report: dict[str, Any]) -> str:
     lines += ["|---|---|---|---|---|---|---|---|---|---|"]
     for row in report["summary"]:
         cells = [f"{row['ratio']:.0%}", f"{row['noise']:g}", row["method"], f"{row['psnr']:.2f}"]
-        cells += [f"{row['worst_psnr']:.2f}", f"{row['ssim']:.3f}", f"{row['seconds']:.2f}"]
+        cells += [f"{row['worst_psnr']:.2f}", f"{row['ssim']:.3f}", seconds(row["seconds"])]
         if "oracle_psnr" in row:
-            cells += [f"{row['oracle_psnr']:.2f}", f"{row['oracle_ssim']:.3f}", f"{row['oracle_seconds']:.2f}"]
+            cells += [f"{row['oracle_psnr']:.2f}", f"{row['oracle_ssim']:.3f}", seconds(row["oracle_seconds"])]
         else:
             cells += ["", "", ""]
         lines.append(f"| {' | '.join(cells)} |")
@@ -307,14 +336,13 @@ def save(report: dict[str, Any], output: Path) -> None:
         part.replace(path)
 
 
-def earlier(output: Path, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The runs and references of a stopped run with the same settings."""
+def earlier(output: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The runs, references and times of an earlier run with the same settings, which goes on from there."""
+    empty: dict[str, dict[str, Any]] = {"runs": {}, "reference": {}, "times": {}}
     if not output.is_file():
-        return {}, {}
+        return empty
     report = json.loads(output.read_text())
-    if report.get("settings") != settings or report.get("complete"):
-        return {}, {}
-    return report["runs"], report["reference"]
+    return {part: report.get(part, {}) for part in empty} if report.get("settings") == settings else empty
 
 
 def main() -> int:
@@ -322,6 +350,7 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, required=True, help="where to write the JSON")
     parser.add_argument("--quick", action="store_true", help="two images, two settings, one draw")
     parser.add_argument("--data", type=Path, help="the folder that holds axondeepseg-sem, flyem-medulla-fibsem, ...")
+    parser.add_argument("--only", choices=("quality", "timing"), help="timing needs the quality figures first")
     arguments = parser.parse_args()
     folder = find_data(arguments.data)
     if folder is None:
@@ -342,7 +371,8 @@ def main() -> int:
         "exponents": list(EXPONENTS),
         "bars": {"mean_loss": LOSS_BAR, "reference_slack": REFERENCE_SLACK},
     }
-    runs, reference = earlier(arguments.output, settings)
+    found = earlier(arguments.output, settings)
+    runs, reference, times = found["runs"], found["reference"], found["times"]
     truths = {name: load_crop(folder, name) for name in CROPS}
     warm_up(truths["rat7"])
     environment = {"jax": jax.__version__, "platform": jax.default_backend(), "cpus": os.cpu_count()}
@@ -350,20 +380,23 @@ def main() -> int:
 
     def update() -> None:
         weights = losses(runs) if runs else {}
-        report.update(weights=weights, reference=reference, summary=summary(runs), runs=runs)
+        report.update(weights=weights, reference=reference, summary=summary(runs, times), times=times, runs=runs)
         save(report, arguments.output)
 
-    for case in references:
+    todo = arguments.only != "timing"
+    for case in references if todo else ():
         if label(*case) not in reference:
             reference[label(*case)] = measure_reference(truths[case[0]], case)
             update()
-    for case in cases:
+    for case in cases if todo else ():
         if label(*case) not in runs:
             runs[label(*case)] = measure_case(truths[case[0]], case[1], case[2], quick)
             update()
             best = {m: f"{v['automatic'][0]['psnr']:.2f}" for m, v in runs[label(*case)].items()}
             print(f"{label(*case)}: {best}", flush=True)
-    report["complete"] = True
+    if arguments.only != "quality":
+        times.update(measure_times(truths, runs))
+    report["complete"] = all(label(*case) in runs and label(*case) in times for case in cases)
     update()
     print(markdown(report))
     passed = all(row["passed"] for part in ("weights", "reference") for row in report[part].values())

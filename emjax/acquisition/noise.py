@@ -133,9 +133,19 @@ def _non_negative(columns: Array, values: Array, weights: Array) -> Array:
 
     def fit(s: Array) -> tuple[Array, Array]:
         system = s[:, None] * gram * s + jnp.diag(jnp.where(s > 0, ridge, 1))
-        c = jnp.linalg.solve(system, s * right)
+        c = _solve(system, s * right)
         error = jnp.sum(weights * (jnp.matmul(columns, c, precision="highest") - values) ** 2)
         return c, jnp.where(jnp.all(c >= 0), error, jnp.inf)
 
     fits, errors = jax.vmap(fit)(chosen)
     return fits[jnp.argmin(errors)]
+
+
+def _solve(matrix: Array, right: Array) -> Array:
+    """The solution of a small positive definite system by elimination; LAPACK takes longer to load than this to run."""
+    k = len(right)
+    rows = jnp.concatenate([matrix, right[:, None]], 1)
+    for j in range(k):
+        pivot = rows[j] / rows[j, j]
+        rows = (rows - rows[:, j : j + 1] * pivot).at[j].set(pivot)
+    return rows[:, k]

@@ -62,7 +62,7 @@ def recover(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: SCAN_recovered.tif.")] = None,
     dtype: Annotated[Type | None, typer.Option(help="The output's type; default: the scan's.")] = None,
     tile: Annotated[int, typer.Option(help="Largest side of the tiles of large images, pixels.", min=64)] = 512,
-    halo: Annotated[int, typer.Option(help="Overlap at each side of a tile, pixels.", min=4)] = 32,
+    halo: Annotated[int, typer.Option(help="Overlap at each side of a tile, pixels.", min=4)] = 48,
     json_: Json = False,
 ) -> None:
     """Recover a sparse or noisy scan; unmeasured pixels come from --mask, --missing, or NaN in the file."""

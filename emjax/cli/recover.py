@@ -21,7 +21,7 @@ from emjax.cli.outputs import check_output
 # these settings they agree to 1e-3 (benchmarks/command.py); total variation, whose optimum is flat, in all but one
 # pixel of ten thousand.
 PRECISE: dict[str, dict[str, Any]] = {
-    "spectral": {"gap": 1e-5, "max_steps": 200},
+    "spectral": {"gap": 1e-7, "max_steps": 200},
     "tv": {"gap": 1e-4, "max_steps": 2000},
 }
 
@@ -70,7 +70,7 @@ def recover_file(
 
 
 def recover_scan(
-    scan: io.Scan, recon: Any, *, tile: int = 512, halo: int = 32, quiet: bool = True
+    scan: io.Scan, recon: Any, *, tile: int = 512, halo: int = 48, quiet: bool = True
 ) -> tuple[np.ndarray, list[dict[str, float]]]:
     """The recovered image, float32 of the scan's shape, and the weights of each slice."""
     slices = scan.image if scan.image.ndim == 3 else scan.image[None]

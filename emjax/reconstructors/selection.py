@@ -20,7 +20,7 @@ from emjax.functionals import LeastSquares
 from emjax.operators import LinearOperator, PixelSampling
 from emjax.solvers.loop import Solver
 from emjax.solvers.problem import Problem
-from emjax.solvers.transforms import by_backend
+from emjax.solvers.transforms import each
 
 CROP = 256
 HELD_OUT = 0.1
@@ -121,22 +121,24 @@ def explore(
     n_probed = jnp.maximum(jnp.sum(s.kept[:probes]), 1)
     share = (jnp.sum(s.held) + jnp.sum(s.kept)) / s.y.size
 
-    def begin(y: Array, mask: Array, theta: Array) -> Any:
+    def begin(y: Array, mask: Array) -> Any:
+        theta = propose(jnp.int32(0), errors).theta
         return solver.init(solver.prepare(build(LeastSquares(PixelSampling(mask), y), theta)), None)
-
-    def go_on(y: Array, mask: Array, theta: Array, state: Any) -> tuple[Any, Array]:
-        plan = solver.prepare(build(LeastSquares(PixelSampling(mask), y), theta))
-        state = lax.fori_loop(0, steps, lambda _, v: solver.step(plan, v), solver.resume(plan, state))
-        return state, solver.value(plan, state)
 
     def visit(carry: Any, i: Array) -> tuple[Any, None]:
         errors, states, best = carry
         theta, from_best = propose(i, errors)
+
+        def go_on(y: Array, mask: Array, state: Any) -> tuple[Any, Array]:
+            plan = solver.prepare(build(LeastSquares(PixelSampling(mask), y), theta))
+            state = lax.fori_loop(0, steps, lambda _, v: solver.step(plan, v), solver.resume(plan, state))
+            return state, solver.value(plan, state)
+
         states = lax.cond(from_best, lambda: best, lambda: states)
-        states, xs = jax.vmap(by_backend(go_on), in_axes=(0, 0, None, 0))(ys, masks, theta, states)
+        states, xs = each(go_on, ys, masks, states)
         x, moved = jnp.split(xs, [len(s.y)])
         squares = (x - s.y) ** 2
-        divergence = jnp.sum((s.probe[:probes] * (moved - x[:probes]))) / (h * n_probed)
+        divergence = jnp.sum(s.probe[:probes] * (moved - x[:probes])) / (h * n_probed)
         unmeasured = jnp.sum(s.held * squares) / n_held - s.variance
         measured = jnp.sum(s.kept * squares) / n_kept + (2 * divergence - 1) * s.variance
         error = share * measured + (1 - share) * unmeasured
@@ -146,7 +148,7 @@ def explore(
         return (errors.at[i].set(error), states, best), None
 
     errors = jnp.full(count, jnp.inf, s.y.dtype)
-    states = jax.vmap(begin, in_axes=(0, 0, None))(ys, masks, propose(jnp.int32(0), errors).theta)
+    states = each(begin, ys, masks)
     return lax.scan(visit, (errors, states, states), jnp.arange(count))[0][0]
 
 

@@ -2,9 +2,10 @@
 
     x = argmin |A x - y|^2_w + |d^(1/2) C (x - mean)|^2,    d = max(weight f^exponent, FLOOR mean(A.H A)),
 
-with the DCT for C and f in cycles a pixel. In other words kriging or Wiener interpolation: for pixel scans the posterior mean of a field with spectrum `1 / f^p`.
-Natural and EM images have p between 2 and 4, and this beats total variation by decibels on sparse scans. Solved by
-preconditioned conjugate gradients in the DCT domain. Sources: Cressie 1993 (kriging); Field 1987 (the power law).
+with the DCT for C and f in cycles a pixel. In other words kriging or Wiener interpolation: for pixel scans the
+posterior mean of a field with spectrum `1 / f^p`. Natural and EM images have p between 2 and 4, and this beats total
+variation by decibels on sparse scans. Solved by preconditioned conjugate gradients in the DCT domain. Sources: Cressie
+1993 (kriging); Field 1987 (the power law).
 """
 
 from typing import Any, Self
@@ -76,7 +77,7 @@ class Spectral(Reconstructor):
             elif noise is not None:
                 exponent = jnp.full((), 3.0, y.real.dtype) if exponent is None else exponent
                 square = A.norm_bound() ** 2
-                cutoffs = jnp.geomspace(0.02, 0.7, 14).astype(y.real.dtype)
+                cutoffs = jnp.asarray(np.geomspace(0.02, 0.7, 14), y.real.dtype)
                 weight = by_discrepancy(
                     lambda data, w: self.problem(data, w, exponent),
                     PCG(),
@@ -106,7 +107,7 @@ class Spectral(Reconstructor):
 
         # Beyond about the sampling's own Nyquist frequency there is nothing to gain, and the system turns stiff.
         highest = 0.9 * jnp.sqrt(share)
-        cutoffs = highest * jnp.geomspace(0.06, 1.0, 10).astype(dtype)
+        cutoffs = highest * jnp.asarray(np.geomspace(0.06, 1.0, 10), dtype)
         factors = jnp.asarray([0.8, 1.0, 1.25], dtype)
         first = jnp.full((), 3.0, dtype) if self.exponent is None else self.exponent
         exponents = jnp.asarray(EXPONENTS, dtype) if self.exponent is None else first[None]

@@ -82,7 +82,7 @@ class TotalVariation(Reconstructor):
             return self
         low, high = measured_range(y, A)
         spread = jnp.where(high > low, high - low, 1).astype(y.real.dtype)
-        thetas = spread * jnp.geomspace(0.2, 5e-4, 14).astype(spread.dtype)
+        thetas = spread * jnp.asarray(np.geomspace(0.2, 5e-4, 14), spread.dtype)
         solver = PDHG(balance=False)
         if isinstance(A, PixelSampling) and A.ndim == 2:
             weight = by_risk(self.problem, solver, samples(y, A, noise, key), thetas, 60)
@@ -149,7 +149,7 @@ class WaveletL1(Reconstructor):
         centred = self._centred(y, A)
         low, high = measured_range(centred, A)
         spread = jnp.where(high > low, high - low, 1).astype(y.real.dtype)
-        thetas = spread * jnp.geomspace(2.0, 2e-3, 14).astype(spread.dtype)
+        thetas = spread * jnp.asarray(np.geomspace(2.0, 2e-3, 14), spread.dtype)
         if isinstance(A, PixelSampling) and A.ndim == 2:
             weight = by_risk(self.problem, FISTA(), samples(centred, A, noise, key), thetas, 30)
         elif noise is not None:

@@ -40,6 +40,15 @@ def by_backend(fn: Callable[..., Any]) -> Callable[..., Any]:
     return mapped
 
 
+def each(fn: Callable[..., Any], *args: Any) -> Any:
+    """`fn` over the leading axis of every argument, item by item on a CPU and vectorised elsewhere.
+
+    Unlike `by_backend` it maps here and now, so that `fn` may close over what an outer `vmap` maps.
+    """
+    fn = jax.jit(fn)
+    return lax.platform_dependent(*args, cpu=lambda *a: lax.map(lambda v: fn(*v), a), default=jax.vmap(fn))
+
+
 def undifferentiable(fn: Callable[..., Any]) -> Callable[..., Any]:
     """`fn` whose derivative raises with advice, in place of a message about while-loops."""
     wrapped = jax.custom_jvp(fn)

@@ -33,13 +33,16 @@ def small_scan(dtype: str = "float32") -> tuple[jax.Array, PixelSampling]:
 def dense_posterior_mean(
     y: np.ndarray, mask: np.ndarray, weight: float, exponent: float, inverse_variance: np.ndarray | None = None
 ) -> np.ndarray:
-    """`argmin |W^(1/2) (M x - y)|^2 + weight |f^(p/2) C (x - mean)|^2` by solving the normal equations."""
+    """`argmin |W^(1/2) (M x - y)|^2 + |d^(1/2) C (x - mean)|^2` by solving the normal equations.
+
+    `d = weight f^p`, but no less than a ten-thousandth of the mean of `M^2`.
+    """
     h, w = mask.shape
     C = np.kron(*(scipy.fft.dct(np.eye(n), axis=0, norm="ortho") for n in (h, w)))
     f = np.hypot(*np.meshgrid(np.arange(h) / (2 * h), np.arange(w) / (2 * w), indexing="ij"))
     f[0, 0] = 0.25 / max(h, w)
-    prior = C.T @ np.diag(weight * f.ravel() ** exponent) @ C
     m = mask.ravel()
+    prior = C.T @ np.diag(np.maximum(weight * f.ravel() ** exponent, 1e-4 * np.mean(m * m))) @ C
     data = np.diag(m * m * (1 if inverse_variance is None else inverse_variance.ravel()))
     mean = (m * y.ravel()).sum() / (m * m).sum()
     right = data @ np.where(m > 0, y.ravel() / np.where(m > 0, m, 1), 0) + prior @ np.full(h * w, mean)
