@@ -7,7 +7,9 @@ from emjax.operators.dct import DCT
 from emjax.operators.differences import FiniteDifference
 from emjax.operators.fourier import Fourier, SubsampledFourier
 from emjax.operators.function import Function, Matrix, Reshape, from_function
+from emjax.operators.hadamard import Hadamard
 from emjax.operators.pixels import PixelSampling
+from emjax.operators.scrambled import Scramble, SubsampledDCT, SubsampledHadamard
 from emjax.operators.wavelets import Band, Wavelet
 
 __all__ = [
@@ -19,14 +21,18 @@ __all__ = [
     "FiniteDifference",
     "Fourier",
     "Function",
+    "Hadamard",
     "Identity",
     "LinearOperator",
     "Matrix",
     "PixelSampling",
     "Reshape",
     "Scale",
+    "Scramble",
     "Stack",
+    "SubsampledDCT",
     "SubsampledFourier",
+    "SubsampledHadamard",
     "Sum",
     "Transpose",
     "Wavelet",

@@ -185,6 +185,24 @@ class Compose(LinearOperator):
         a, b = self.outer.row_scale(), self.inner.row_scale()
         return None if a is None or b is None else a * b
 
+    def measured(self, y: Array) -> Array:
+        return self.outer.measured(y)
+
+    def _inner_scale(self) -> Array | None:
+        """`c` with `B.H B = B B.H = c I`: an orthonormal transform up to scale."""
+        return self.inner.gram_scale() if self.inner.row_scale() is not None else None
+
+    @property
+    def has_resolvent(self) -> bool:
+        return super().has_resolvent or (self._inner_scale() is not None and self.outer.has_resolvent)
+
+    def resolvent(self, v: Array, tau: Array) -> Array:
+        # B.H A.H A B = B^-1 (c A.H A) B, so that the resolvent is that of A between B and its inverse.
+        c = self._inner_scale()
+        if super().has_resolvent or c is None:
+            return super().resolvent(v, tau)
+        return self.inner.adjoint(self.outer.resolvent(self.inner.forward(v), tau * c)) / c
+
 
 @pytree_dataclass
 class Scale(LinearOperator):

@@ -24,6 +24,7 @@ Build = Callable[["Numbers", Shape], LinearOperator]
 
 # Odd, tiny, one pixel high, not square, and one longer than the blocks that DCT treats as matrices.
 SHAPES_2D = ((8, 8), (7, 9), (1, 5), (2, 2), (12, 5), (66, 2))
+SHAPES_POWERS = ((8, 8), (1, 4), (2, 2), (16, 2), (4, 1), (64, 2))
 SHAPES_3D = ((4, 2, 6), (3, 5, 7), (1, 2, 2), (1, 1, 5), (2, 2, 2), (5, 4, 1))
 SEEDS = 32
 ADJOINT_BAR = {"float32": 1e-5, "float64": 1e-12}
@@ -50,6 +51,12 @@ class Numbers:
         mask = self._rng.random(shape) < 0.4
         mask.flat[0] = True
         return _exact(mask)
+
+    def scramble(self, *shape: int, ndim: int = 2) -> ops.Scramble:
+        item = shape[len(shape) - ndim :]
+        signs = _exact(np.sign(self._rng.standard_normal(shape)))
+        places = np.broadcast_to(np.arange(np.prod(item), dtype=np.int32), (*shape[:-ndim], np.prod(item)))
+        return ops.Scramble(item, signs, jax.device_put(self._rng.permuted(places, axis=-1).reshape(shape)))
 
     def symmetric(self, *shape: int) -> jax.Array:
         kernel = self._rng.standard_normal(shape)
@@ -98,6 +105,16 @@ EXAMPLES = (
     Example("subsampled Fourier, 0/1", lambda r, s: ops.SubsampledFourier(r.mask(*s)), EXACT),
     Example("subsampled Fourier, soft", lambda r, s: ops.SubsampledFourier(r.weights(*s)), EXACT),
     Example("subsampled Fourier, complex", lambda r, s: ops.SubsampledFourier(r.weights(*s), real=False), EXACT),
+    Example("Hadamard", lambda r, s: ops.Hadamard(s), EXACT, SHAPES_POWERS),
+    Example("Hadamard, sequency, 3-D", lambda r, s: ops.Hadamard((*s, 2), "sequency"), EXACT, SHAPES_POWERS),
+    Example("scramble", lambda r, s: r.scramble(*s), EXACT),
+    Example(
+        "scrambled Hadamard, 0/1",
+        lambda r, s: ops.SubsampledHadamard(r.mask(*s), r.scramble(*s)),
+        EXACT,
+        SHAPES_POWERS,
+    ),
+    Example("scrambled DCT, soft", lambda r, s: ops.SubsampledDCT(r.weights(*s), r.scramble(*s)), EXACT),
     Example("blur, periodic", lambda r, s: ops.Blur(r.normal(3, 4), s), CLOSE),
     Example("blur, periodic, 3-D", lambda r, s: ops.Blur(r.normal(2, 3, 3), s), CLOSE, SHAPES_3D),
     Example("blur, reflect", lambda r, s: ops.Blur(r.normal(4, 3), s, "reflect")),

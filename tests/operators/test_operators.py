@@ -90,6 +90,7 @@ def test_no_closed_form_is_missed() -> None:
     assert names["DCT"] == names["wavelet, db4"] == names["Fourier, complex"] == scales | {"row_scale"}
     assert names["Fourier, real"] == scales
     assert names["subsampled Fourier, soft"] == names["blur, periodic"] == {"resolvent"}
+    assert names["scrambled Hadamard, 0/1"] == names["scrambled DCT, soft"] == {"resolvent"}
     assert names["compose, gram diagonal"] == {"gram_diagonal", "resolvent"}
 
 
@@ -124,6 +125,7 @@ def test_one_trace_for_other_numbers(example: Example) -> None:
 BATCHED = {
     "pixel sampling": lambda r, b: ops.PixelSampling(r.weights(*b, 4, 5)),
     "subsampled Fourier": lambda r, b: ops.SubsampledFourier(r.mask(*b, 4, 5)),
+    "scrambled Hadamard": lambda r, b: ops.SubsampledHadamard(r.mask(*b, 4, 8), r.scramble(*b, 4, 8)),
     "blur": lambda r, b: ops.Blur(r.normal(*b, 3, 3), (4, 5)),
     "blur, reflect": lambda r, b: ops.Blur(r.normal(*b, 3, 2), (4, 5), "reflect"),
     "matrix": lambda r, b: ops.Matrix(r.normal(*b, 3, 5)),
@@ -181,7 +183,14 @@ def test_gradients_of_leaves(name: str) -> None:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
 def test_dtype_follows_the_input(dtype: str) -> None:
     with enable_x64():
-        for op in (ops.DCT((5, 6)), ops.Wavelet((5, 6)), ops.FiniteDifference((5, 6)), ops.DCT((70,))):
+        made = (
+            ops.DCT((5, 6)),
+            ops.Wavelet((5, 6)),
+            ops.FiniteDifference((5, 6)),
+            ops.DCT((70,)),
+            ops.Hadamard((4, 8)),
+        )
+        for op in made:
             x = jax.ShapeDtypeStruct(op.in_shape, dtype)
             y = jax.eval_shape(op, x)
             assert y.dtype == jax.eval_shape(op.H, y).dtype == dtype
@@ -194,6 +203,12 @@ BAD = [
     (lambda: ops.Wavelet((8, 8), "haar", 4), "0 to 3 wavelet levels"),
     (lambda: ops.Wavelet((8, 0)), "length 1 or more"),
     (lambda: ops.DCT(()), "one or more axes"),
+    (lambda: ops.Hadamard((8, 6)), "powers of two"),
+    (lambda: ops.Hadamard((8, 8), "dyadic"), "order is one of"),
+    (lambda: ops.Scramble((2, 2), signs=jnp.ones((2, 3))), "have that shape"),
+    (lambda: ops.Scramble((2, 2), signs=jnp.full((2, 2), 0.5)), r"\+1 or -1"),
+    (lambda: ops.Scramble((2, 2), permutation=jnp.zeros((2, 2), int)), "every index"),
+    (lambda: ops.Scramble((2, 2), permutation=jnp.ones((2, 2))), "integers"),
     (lambda: ops.Blur(jnp.ones(3), (8, 8)), "has 2 axes"),
     (lambda: ops.Blur(jnp.ones((3, 3)), (8, 8), "wrap"), "boundary is one of"),
     (lambda: ops.Blur(1j * jnp.ones((3, 3)), (8, 8)), "real"),
