@@ -14,8 +14,11 @@ _NAMES = {
     "Box": "functionals",
     "GroupL1": "functionals",
     "L1": "functionals",
+    "HuberLoss": "functionals",
+    "L2Ball": "functionals",
     "LeastSquares": "functionals",
     "Noise": "acquisition",
+    "PoissonLikelihood": "functionals",
     "Problem": "solvers",
     "Quadratic": "functionals",
     "Solution": "solvers",
@@ -29,7 +32,7 @@ _NAMES = {
 if TYPE_CHECKING:
     from emjax import acquisition, functionals, io, metrics, operators, reconstructors, solvers, tiling
     from emjax.acquisition import Noise
-    from emjax.functionals import L1, Box, GroupL1, LeastSquares, Quadratic
+    from emjax.functionals import L1, Box, GroupL1, HuberLoss, L2Ball, LeastSquares, PoissonLikelihood, Quadratic
     from emjax.reconstructors import load
     from emjax.solvers import TV, Problem, Solution, Status, Term, solve
 

@@ -24,8 +24,11 @@ def default_float() -> np.dtype:
 
 
 def as_float(x: Any) -> Array:
-    """An array with a floating or complex dtype: masks given as booleans or integers are stored as floats."""
-    x = jnp.asarray(x)
+    """An array with a floating or complex dtype: masks given as booleans or integers are stored as floats.
+
+    A Python number stays weakly typed: it takes on the precision of what it meets.
+    """
+    x = jnp.asarray(float(x) if isinstance(x, int) else x)
     return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(default_float())
 
 

@@ -13,6 +13,9 @@ rounding may hide is bounded by `allowance`, which is added to every reported ga
   maximiser of the conjugate: for an unmeasured pixel up to the farther bound of the box, whatever the sign of `u`;
 - `x` is rounded itself, so that no residual is known better than to `eps |x|`: what is left where the optimum is zero;
 - `K_i x` is exact to a unit an entry for differences, but off by `eps |K_i| |x|` for a transform.
+
+A constraint on measurements (a `Ball`) that `x` violates adds nothing to the objective; the gap is then no less than
+the relative violation.
 """
 
 from typing import NamedTuple
@@ -20,7 +23,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from emjax.functionals import L1, Box, GroupL1, LeastSquares, Quadratic
+from emjax.functionals import Ball, Box, Fidelity, Functional, LeastSquares, Quadratic
 from emjax.solvers.problem import Problem, total
 
 
@@ -47,11 +50,21 @@ def diagonal_bounds(problem: Problem) -> Box | None:
 
     Clipping `x` to the range of `y / a` never raises such an objective. Other priors need a box from the user.
     """
-    diagonal = problem.data.gram_diagonal()
-    if diagonal is None or not all(term.lowered_by_clipping for term in problem.terms):
+    if not all(term.lowered_by_clipping for term in problem.terms):
         return problem.box
-    target, error = problem.data.target()
-    seen = diagonal > 0
+    if isinstance(problem.data, Fidelity):
+        if not problem.data.A.is_diagonal:
+            return problem.box
+        m = problem.data.multipliers()
+        seen = m != 0
+        target = jnp.where(seen, problem.data.centre() / jnp.where(seen, m, 1), 0)
+        error = 4 * jnp.finfo(target.dtype).eps * jnp.abs(target)
+    else:
+        diagonal = problem.data.gram_diagonal()
+        if diagonal is None:
+            return problem.box
+        target, error = problem.data.target()
+        seen = diagonal > 0
     low = jnp.min(jnp.where(seen, target - error, jnp.inf))
     high = jnp.max(jnp.where(seen, target + error, -jnp.inf))
     empty = ~jnp.any(seen)
@@ -91,7 +104,12 @@ def primal_dual(problem: Problem, box: Box, x: Array, q: Array | None, duals: tu
     """The certificate at `x` (in the box) with the duals of the terms and the data's dual `q`, None if diagonal."""
     data, terms = problem.data, problem.terms
     images = [term.K.forward(x) for term in terms]
-    objective = data(x) + total([t.functional(z) for t, z in zip(terms, images, strict=True)])
+    parts = [_value(t.functional, z) for t, z in zip(terms, images, strict=True)]
+    if isinstance(data, Fidelity):
+        z = data.A.forward(x)
+        objective = _value(data.functional, z) + total(parts)
+    else:
+        objective = data(x) + total(parts)
     gaps = [t.functional.fenchel_gap(z, p) for t, z, p in zip(terms, images, duals, strict=True)]
     u = -sum((t.K.adjoint(p) for t, p in zip(terms, duals, strict=True)), jnp.zeros_like(x))
     # A divergence of three directions takes five roundings and a division.
@@ -102,19 +120,93 @@ def primal_dual(problem: Problem, box: Box, x: Array, q: Array | None, duals: tu
         ]
     ).astype(objective.dtype)
     coarse = _coarse(problem, x, images, duals)
+    hidden = units(x) * (objective + coarse)
+    if isinstance(data, Fidelity):
+        gap, q, rest = _fidelity_gap(data, box, x, z, u, q)
+        bound = data.A.norm_bound()
+        hidden = hidden + units(x) * data.functional.slope(z, q) * (norm(z) if data.A.is_diagonal else bound * norm(x))
+        error_u = size + (0 if data.separable else units(x) * bound * norm(q))
+        allowance = hidden + _times(norm(box.reach(x)), error_u)
+        certificate = Certificate(objective, total([*gaps, gap, box.fenchel_gap(x, rest)]), allowance)
+        return _violated(problem, [z, *images], certificate)
     diagonal = data.gram_diagonal()
     if diagonal is not None:
         gap, local, moved = diagonal_gap(data, diagonal, box, x, u, size)
-        allowance = units(x) * (objective + coarse) + local + moved
-        return _rounded(data, x, Certificate(objective, total([*gaps, gap]), allowance))
+        certificate = _rounded(data, x, Certificate(objective, total([*gaps, gap]), hidden + local + moved))
+        return _violated(problem, [None, *images], certificate)
     assert q is not None
     r = data.residual(x)
     w = data.weighted(r)
     gaps += [0.5 * jnp.sum(_over(w - q, data.weight)), box.fenchel_gap(x, u - data.A.adjoint(q))]
     bound = data.A.norm_bound()
     error_u = size + units(x) * bound * norm(q)
-    hidden = units(x) * (objective + coarse + norm(w - q) * (bound * norm(x) + norm(r)))
-    return _rounded(data, x, Certificate(objective, total(gaps), hidden + _times(norm(box.reach(x)), error_u)))
+    hidden = hidden + units(x) * norm(w - q) * (bound * norm(x) + norm(r))
+    certificate = Certificate(objective, total(gaps), hidden + _times(norm(box.reach(x)), error_u))
+    return _violated(problem, [None, *images], _rounded(data, x, certificate))
+
+
+def _value(g: Functional, z: Array) -> Array:
+    return jnp.zeros((), jnp.real(z).dtype) if isinstance(g, Ball) else g(z)
+
+
+def _violated(problem: Problem, images: list[Array | None], c: Certificate) -> Certificate:
+    """The same with the gap no less than the largest relative violation of a ball."""
+    data = problem.data.functional if isinstance(problem.data, Fidelity) else None
+    functionals = [data, *[t.functional for t in problem.terms]]
+    for g, z in zip(functionals, images, strict=True):
+        if isinstance(g, Ball):
+            assert z is not None
+            # Rounding of a measurement is no violation.
+            violation = jnp.maximum(g.violation(z) - units(z), 0)
+            c = c._replace(gap=jnp.maximum(c.gap, violation * jnp.maximum(c.objective, 1e-30)))
+    return c
+
+
+def _fidelity_gap(
+    data: Fidelity, box: Box, x: Array, z: Array, u: Array, q: Array | None
+) -> tuple[Array, Array, Array]:
+    """The Fenchel-Young gap of `g(A x)` at `z = A x` with the dual `q`, and what is left of `u` for the box.
+
+    Where `A` multiplies pixels by `m`, the best dual of a pixel is `u / m`, but no more than the slope at a bound.
+    """
+    g = data.functional
+    if q is not None:
+        return g.fenchel_gap(z, q), q, u - data.A.adjoint(q)
+    m = data.multipliers()
+    seen = m != 0
+    safe = jnp.where(seen, m, 1)
+    ends = [g.gradient(jnp.broadcast_to(safe * end, z.shape)) for end in (box.low, box.high)]  # type: ignore[attr-defined]
+    low, high = jnp.minimum(*ends), jnp.maximum(*ends)
+    best = u / safe
+    free = seen & (best >= low) & (best <= high)
+    q = jnp.where(seen, g.project(jnp.clip(best, low, high)), g.gradient(z))  # type: ignore[attr-defined]
+    return g.fenchel_gap(z, q), q, jnp.where(free & (q == best), 0, u - m * q)
+
+
+def from_dual(problem: Problem, x: Array, q: Array) -> Certificate:
+    """The certificate of a `Fidelity` with one l1-type term behind an isometry `W`, no box, from the data's dual `q`.
+
+    `p = -W A.H q` is the term's dual; both are scaled by the largest `s <= 1` that brings `p` into the dual ball. The
+    gap of other problems is infinite.
+    """
+    data, terms = problem.data, problem.terms
+    assert isinstance(data, Fidelity)
+    z, back = data.A.forward(x), jnp.real(data.A.adjoint(q)).astype(x.dtype)
+    images = [t.K.forward(x) for t in terms]
+    objective = _value(data.functional, z) + total(
+        [_value(t.functional, v) for t, v in zip(terms, images, strict=True)]
+    )
+    gap = jnp.full_like(objective, jnp.inf)
+    bound = data.A.norm_bound()
+    hidden = objective
+    if len(terms) == 1 and (isometry := terms[0].K.gram_scale()) is not None and hasattr(terms[0].functional, "shrink"):
+        g, K = terms[0].functional, terms[0].K
+        p = -K.forward(back) / isometry.astype(objective.dtype)
+        s = g.shrink(p)
+        gap = g.fenchel_gap(images[0], s * p) + data.functional.fenchel_gap(z, s * q)
+        slopes = K.norm_bound() * g.slope(images[0], s * p) + bound * (data.functional.slope(z, s * q) + norm(q))
+        hidden = 2 * objective + norm(x) * slopes
+    return _violated(problem, [z, *images], Certificate(objective, gap, units(x) * hidden))
 
 
 def _times(reach: Array, error: Array) -> Array:
@@ -144,11 +236,11 @@ def from_primal(problem: Problem, x: Array) -> Certificate:
 
     Other problems have no certificate here: the gap is infinite.
     """
-    return _rounded(problem.data, x, _from_primal(problem, x))
+    return _rounded(problem.least_squares, x, _from_primal(problem, x))
 
 
 def _from_primal(problem: Problem, x: Array) -> Certificate:
-    data, terms = problem.data, problem.terms
+    data, terms = problem.least_squares, problem.terms
     q = data.weighted(data.residual(x))
     back = data.A.adjoint(q)
     size = data.A.norm_bound() * norm(q)
@@ -161,7 +253,7 @@ def _from_primal(problem: Problem, x: Array) -> Certificate:
         if isinstance(g, Quadratic) and K.is_diagonal and K.gram_scale() is not None:
             return _quadratic(g, x, back, size, objective)
         isometry = K.gram_scale()
-        if isinstance(g, L1 | GroupL1) and isometry is not None:
+        if hasattr(g, "shrink") and isometry is not None:
             # K.H K = c I: u = -back = K.H p with p = -(1/c) K back.
             z, p = K.forward(x), -K.forward(back) / isometry.astype(objective.dtype)
             s = g.shrink(p)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from emjax._pytree import pytree_dataclass, static
+from emjax.functionals import LeastSquares
 from emjax.solvers.certificate import Certificate, from_primal
 from emjax.solvers.problem import Problem
 
@@ -36,6 +37,8 @@ class FISTA:
     check_every: int = static(default=10)
 
     def supports(self, problem: Problem) -> str | None:
+        if not isinstance(problem.data, LeastSquares):
+            return "FISTA takes least squares plus one term, or plus a box; use PDHG for other data terms"
         if len(problem.terms) > 1 or (problem.terms and problem.box is not None):
             return "FISTA takes least squares plus one term, or plus a box; use PDHG for sums of terms"
         for term in problem.terms:
@@ -72,7 +75,7 @@ class FISTA:
         return v + term.K.adjoint(term.functional.prox(coefficients, plan.step * c) - coefficients) / c
 
     def step(self, plan: Plan, state: State, last: Any = False) -> State:
-        x = self._prox(plan, state.z - plan.step * plan.problem.data.gradient(state.z))
+        x = self._prox(plan, state.z - plan.step * plan.problem.least_squares.gradient(state.z))
         t = (1 + jnp.sqrt(1 + 4 * state.t**2)) / 2
         momentum = (state.t - 1) / t
         if self.restart:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from emjax._pytree import pytree_dataclass, static
-from emjax.functionals import Quadratic
+from emjax.functionals import LeastSquares, Quadratic
 from emjax.operators import Identity, LinearOperator
 from emjax.solvers.certificate import Certificate, from_primal
 from emjax.solvers.problem import Problem
@@ -42,6 +42,8 @@ class PCG:
     check_every: int = static(default=10)
 
     def supports(self, problem: Problem) -> str | None:
+        if not isinstance(problem.data, LeastSquares):
+            return "PCG takes least squares plus at most one Quadratic prior; use PDHG for other data terms"
         if problem.box is not None:
             return "PCG solves problems without a box; use FISTA or PDHG"
         if len(problem.terms) > 1 or any(not _is_quadratic(t.functional, t.K) for t in problem.terms):
@@ -49,7 +51,7 @@ class PCG:
         return None
 
     def prepare(self, problem: Problem) -> Plan:
-        data = problem.data
+        data = problem.least_squares
         rhs = data.backprojection()
         if problem.terms:
             prior = problem.terms[0].functional
@@ -66,7 +68,7 @@ class PCG:
         return Plan(problem, C, d.astype(rhs.dtype), mean, rhs, (1 / jnp.where(scale > 0, scale, 1)).astype(rhs.dtype))
 
     def _apply(self, plan: Plan, c: Array) -> Array:
-        data = plan.problem.data
+        data = plan.problem.least_squares
         x = plan.C.adjoint(c)
         diagonal = data.gram_diagonal()
         ax = data.A.adjoint(data.weighted(data.A.forward(x))) if diagonal is None else diagonal * x

@@ -5,9 +5,9 @@
     (x, p) <- (x, p) + rho ((x', p') - (x, p)),                    1 <= rho < 2
 
 `G` holds the data term when its prox has a closed form (pixel masks; together with the box), else the box alone, and
-the data joins the terms. The ratio of the step sizes is balanced by how far primal and dual have moved, at
-geometrically spaced checks, so that finitely many changes happen in any run and convergence is kept; with `restarts`,
-the run starts again from the average iterate where that has the smaller gap (Applegate et al. 2021).
+the data joins the terms, whatever its functional. The ratio of the step sizes is balanced by how far primal and dual
+have moved, at geometrically spaced checks, so that finitely many changes happen in any run and convergence is kept;
+with `restarts`, the run starts again from the average iterate where that has the smaller gap (Applegate et al. 2021).
 """
 
 import math
@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from emjax._pytree import pytree_dataclass, static
-from emjax.functionals import Box, SquaredDistance
-from emjax.solvers.certificate import Certificate, diagonal_bounds, from_primal, norm, primal_dual
+from emjax.functionals import Box, Fidelity, L2Ball, SquaredDistance
+from emjax.solvers.certificate import Certificate, diagonal_bounds, from_dual, from_primal, norm, primal_dual
 from emjax.solvers.problem import Problem, Term, total
 
 
@@ -56,10 +56,14 @@ class PDHG:
 
     def prepare(self, problem: Problem) -> Plan:
         data = problem.data
-        diagonal = data.gram_diagonal()
         rhs = data.backprojection()
         terms, box = problem.terms, problem.box
-        if diagonal is not None:
+        if isinstance(data, Fidelity):
+            diagonal = data.A.gram_diagonal() if data.A.is_diagonal else None
+            box = diagonal_bounds(problem)
+            if not data.separable:
+                terms = (Term(data.functional, data.A), *terms)
+        elif (diagonal := data.gram_diagonal()) is not None:
             box = diagonal_bounds(problem)
         elif not data.has_prox or box is not None:
             distance = SquaredDistance(data.y, data.weight, len(data.out_shape))
@@ -99,10 +103,13 @@ class PDHG:
         x, tau = state.x, self._tau(plan, state)
         back = sum((t.K.adjoint(p) for t, p in zip(plan.terms, state.duals, strict=True)), jnp.zeros_like(x))
         v = x - tau * back
-        if plan.diagonal is not None:
+        data = plan.problem.data
+        if isinstance(data, Fidelity):
+            v = data.prox(v, tau) if data.separable else v
+        elif plan.diagonal is not None:
             v = (v + tau * plan.rhs) / (1 + tau * plan.diagonal)
         elif len(plan.terms) == len(plan.problem.terms):
-            v = plan.problem.data.A.resolvent(v + tau * plan.rhs, tau).astype(x.dtype)
+            v = data.A.resolvent(v + tau * plan.rhs, tau).astype(x.dtype)
         new = v if plan.box is None else plan.box.prox(v)
         ahead = 2 * new - x
         duals = tuple(
@@ -125,21 +132,22 @@ class PDHG:
 
     def value(self, plan: Plan, state: State) -> Array:
         """The iterate after one more plain step: feasible, and no farther from the optimum."""
-        return self._update(plan, state)[0]
+        return _restored(plan, self._update(plan, state)[0])
 
     def certificate(self, plan: Plan, state: State) -> tuple[Certificate, Array, State]:
         certificate = self._certify(plan, state.x, state.duals)
         if self.restarts:
             state, certificate = self._restart(plan, state, certificate)
-        x = state.x
+        x = _restored(plan, state.x)
         if self.balance:
             state = self._balance(plan, state, certificate.objective)
         return certificate, x, state._replace(checks=state.checks + 1)
 
     def _certify(self, plan: Plan, x: Array, duals: tuple[Array, ...]) -> Certificate:
         problem = plan.problem
+        x = _restored(plan, x)
         if plan.box is None:
-            return from_primal(problem, x)
+            return from_dual(problem, x, duals[0]) if isinstance(problem.data, Fidelity) else from_primal(problem, x)
         dualised = len(plan.terms) > len(problem.terms)
         q = duals[0] if dualised else None
         return primal_dual(problem, plan.box, x, q, duals[1:] if dualised else duals)
@@ -192,7 +200,10 @@ def _scale(problem: Problem, rhs: Array, diagonal: Array | None) -> Array:
     weight = jnp.max(jnp.stack(weights)) if weights else spread
     # A dual collects the residuals of a region: however large the weight, no more than those of half a side. Without
     # a weight there are no duals to wait for.
-    level = (problem.data.lipschitz() if diagonal is None else jnp.max(diagonal)) * spread
+    if diagonal is None or isinstance(problem.data, Fidelity):
+        level = problem.data.lipschitz() * spread
+    else:
+        level = jnp.max(diagonal) * spread
     weight = jnp.clip(weight, jnp.finfo(rhs.dtype).eps * level, 0.5 * max(problem.in_shape) * level)
     ratio = spread / jnp.where(weight > 0, weight, 1)
     return jnp.where(jnp.isfinite(ratio) & (ratio > 0), ratio, 1).astype(rhs.dtype)
@@ -212,6 +223,14 @@ def _least_tau(plan: Plan, x: Array, objective: Array) -> Array:
     error = 3 * math.sqrt(jnp.finfo(x.dtype).eps) * jnp.max(jnp.abs(x)) * jnp.sum(free)
     least = error / jnp.where(objective > 0, objective, jnp.inf)
     return jnp.where(jnp.isfinite(least), least, 0)
+
+
+def _restored(plan: Plan, x: Array) -> Array:
+    """`x` brought back into the ball of the measurements, and the box, where a closed form does it."""
+    if not isinstance(plan.problem.data, L2Ball):
+        return x
+    x = plan.problem.data.restore(x)
+    return x if plan.box is None else plan.box.prox(x)
 
 
 def _start(plan: Plan) -> Array:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from emjax._pytree import assign, pytree_dataclass, static
-from emjax.functionals import L1, Box, Functional, GroupL1, LeastSquares
+from emjax.functionals import L1, Box, Fidelity, Functional, GroupL1, LeastSquares
 from emjax.operators import FiniteDifference, Identity, LinearOperator
 from emjax.operators.base import Shape, as_float
 
@@ -71,17 +71,21 @@ class TV:
 class Problem:
     """`Problem(data, *terms)`: each term a `Term`, a functional of `x` itself, a `Box`, or a factory such as `TV`.
 
+    The data term is `LeastSquares` or another `Fidelity`: `PoissonLikelihood`, `HuberLoss`, `L2Ball`.
+
     Arrays inside may carry leading batch axes (measurements, masks, weights): each item is its own problem.
     Raises TypeError or ValueError where the parts do not fit.
     """
 
-    data: LeastSquares
+    data: LeastSquares | Fidelity
     terms: tuple[Term, ...]
     box: Box | None
 
-    def __init__(self, data: LeastSquares, *terms: Any) -> None:
-        if not isinstance(data, LeastSquares):
-            raise TypeError(f"the first argument of Problem is the data term LeastSquares(A, y), got {type(data)}")
+    def __init__(self, data: LeastSquares | Fidelity, *terms: Any) -> None:
+        if not isinstance(data, LeastSquares | Fidelity):
+            raise TypeError(
+                f"the first argument of Problem is a data term such as LeastSquares(A, y), got {type(data)}"
+            )
         shape = data.A.in_shape
         flat: list[Term] = []
         box: Box | None = None
@@ -115,6 +119,12 @@ class Problem:
     @property
     def in_shape(self) -> Shape:
         return self.data.A.in_shape
+
+    @property
+    def least_squares(self) -> LeastSquares:
+        """The data term of a problem that is known to have this one."""
+        assert isinstance(self.data, LeastSquares)
+        return self.data
 
     def objective(self, x: Array) -> Array:
         """The objective of one item (the box aside)."""
