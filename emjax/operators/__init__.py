@@ -4,9 +4,12 @@ from emjax.operators.algebra import Adjoint, Compose, Identity, Scale, Stack, Su
 from emjax.operators.base import LinearOperator
 from emjax.operators.blur import Blur, gaussian_kernel
 from emjax.operators.dct import DCT
+from emjax.operators.dense import BlockSampling, Blockwise, Dense, bernoulli, gaussian
 from emjax.operators.differences import FiniteDifference
+from emjax.operators.downsampling import Downsampling
 from emjax.operators.fourier import Fourier, SubsampledFourier
-from emjax.operators.function import Function, Matrix, Reshape, from_function
+from emjax.operators.frames import UndecimatedWavelet, parseval_frame
+from emjax.operators.function import Function, Reshape, from_function
 from emjax.operators.hadamard import Hadamard
 from emjax.operators.pixels import PixelSampling
 from emjax.operators.scrambled import Scramble, SubsampledDCT, SubsampledHadamard
@@ -16,15 +19,18 @@ __all__ = [
     "DCT",
     "Adjoint",
     "Band",
+    "BlockSampling",
+    "Blockwise",
     "Blur",
     "Compose",
+    "Dense",
+    "Downsampling",
     "FiniteDifference",
     "Fourier",
     "Function",
     "Hadamard",
     "Identity",
     "LinearOperator",
-    "Matrix",
     "PixelSampling",
     "Reshape",
     "Scale",
@@ -35,8 +41,12 @@ __all__ = [
     "SubsampledHadamard",
     "Sum",
     "Transpose",
+    "UndecimatedWavelet",
     "Wavelet",
+    "bernoulli",
     "from_function",
+    "gaussian",
     "gaussian_kernel",
+    "parseval_frame",
     "stack",
 ]

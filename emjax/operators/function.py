@@ -1,4 +1,4 @@
-"""Reshaping, dense matrices, and any linear JAX function as an operator."""
+"""Reshaping, and any linear JAX function as an operator."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from emjax._pytree import assign, leaf, pytree_dataclass, static
-from emjax.operators.base import LinearOperator, Shape, as_float, check_shape, default_float, round_up
+from emjax._pytree import assign, pytree_dataclass, static
+from emjax.operators.base import LinearOperator, Shape, as_float, check_shape, default_float
 
 
 @pytree_dataclass
@@ -47,47 +47,6 @@ class Reshape(LinearOperator):
 
     def row_scale(self) -> Array:
         return jnp.ones(())
-
-
-@pytree_dataclass
-class Matrix(LinearOperator):
-    """A dense matrix on vectors: `(n,)` to `(m,)`; a batch of matrices has leading axes."""
-
-    matrix: Any = leaf("matrix_shape")
-
-    def __post_init__(self) -> None:
-        assign(self, matrix=as_float(self.matrix))
-        if self.matrix.ndim < 2:
-            raise ValueError(f"a matrix has two axes (m, n), got shape {self.matrix.shape}")
-
-    @property
-    def matrix_shape(self) -> Shape:
-        return self.matrix.shape[-2:]
-
-    @property
-    def in_shape(self) -> Shape:
-        return self.matrix.shape[-1:]
-
-    @property
-    def out_shape(self) -> Shape:
-        return self.matrix.shape[-2:-1]
-
-    @property
-    def in_dtype(self) -> np.dtype:
-        return self.matrix.dtype
-
-    def forward(self, x: Array) -> Array:
-        return jnp.matmul(self.matrix, x, precision="highest")
-
-    def adjoint(self, y: Array) -> Array:
-        return jnp.matmul(jnp.conj(self.matrix.T), y, precision="highest")
-
-    def norm_bound(self) -> Array:
-        # min of Frobenius and sqrt(|A|_1 |A|_inf): both are true bounds, without power iteration.
-        a = jnp.abs(self.matrix)
-        schur = jnp.sqrt(jnp.max(jnp.sum(a, -1), -1) * jnp.max(jnp.sum(a, -2), -1))
-        bound = jnp.minimum(jnp.sqrt(jnp.sum(jnp.sum(a * a, -1), -1)), schur)
-        return round_up(jnp.max(bound), 4 * sum(self.matrix_shape))
 
 
 @pytree_dataclass

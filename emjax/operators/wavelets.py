@@ -149,7 +149,7 @@ def _default_levels(shape: Shape, length: int) -> int:
     return max(levels, int(side > 1))
 
 
-def _wavelet(h: tuple[float, ...]) -> tuple[float, ...]:
+def wavelet_filter(h: tuple[float, ...]) -> tuple[float, ...]:
     return tuple((-1) ** j * c for j, c in enumerate(reversed(h)))
 
 
@@ -164,10 +164,10 @@ def _analyse(x: Array, axis: int, h: tuple[float, ...]) -> Array:
     if even == 0:
         return x
     length, offset = len(h), len(h) // 2 - 1
-    p = _wrap(lax.slice_in_dim(x, 0, even, axis=axis), offset, length - 2 - offset, axis)
+    p = wrap(lax.slice_in_dim(x, 0, even, axis=axis), offset, length - 2 - offset, axis)
     shifted = [lax.slice_in_dim(p, j, j + even - 1, 2, axis) for j in range(length)]
-    lo = _weighted_sum(h, shifted)
-    hi = _weighted_sum(_wavelet(h), shifted)
+    lo = weighted_sum(h, shifted)
+    hi = weighted_sum(wavelet_filter(h), shifted)
     return jnp.concatenate([lo, lax.slice_in_dim(x, even, x.shape[axis], axis=axis), hi], axis)
 
 
@@ -182,8 +182,8 @@ def _synthesise(y: Array, axis: int, h: tuple[float, ...]) -> Array:
     taps, offset = len(h) // 2, len(h) // 2 - 1
     phases = [divmod(s + offset, 2) for s in (0, 1)]
     before, after = taps - 1 - min(d for d, _ in phases), max(d for d, _ in phases)
-    lo = _wrap(lax.slice_in_dim(y, 0, half, axis=axis), before, after, axis)
-    hi = _wrap(lax.slice_in_dim(y, coarse, n, axis=axis), before, after, axis)
+    lo = wrap(lax.slice_in_dim(y, 0, half, axis=axis), before, after, axis)
+    hi = wrap(lax.slice_in_dim(y, coarse, n, axis=axis), before, after, axis)
     samples = []
     for d, t in phases:
         parts = [
@@ -191,19 +191,19 @@ def _synthesise(y: Array, axis: int, h: tuple[float, ...]) -> Array:
             for band in (lo, hi)
             for start in range(before + d, before + d - taps, -1)
         ]
-        samples.append(_weighted_sum(h[t::2] + _wavelet(h)[t::2], parts))
+        samples.append(weighted_sum(h[t::2] + wavelet_filter(h)[t::2], parts))
     x = jnp.stack(samples, axis + 1).reshape(*y.shape[:axis], 2 * half, *y.shape[axis + 1 :])
     return jnp.concatenate([x, lax.slice_in_dim(y, half, coarse, axis=axis)], axis)
 
 
-def _weighted_sum(weights: tuple[float, ...], parts: list[Array]) -> Array:
+def weighted_sum(weights: tuple[float, ...], parts: list[Array]) -> Array:
     total = weights[0] * parts[0]
     for w, part in zip(weights[1:], parts[1:], strict=True):
         total = total + w * part
     return total
 
 
-def _wrap(x: Array, before: int, after: int, axis: int) -> Array:
+def wrap(x: Array, before: int, after: int, axis: int) -> Array:
     """Periodic padding; lines shorter than the padding go round several times."""
     n = x.shape[axis]
     copies = -(-before // n), -(-after // n)

@@ -58,6 +58,10 @@ class Numbers:
         places = np.broadcast_to(np.arange(np.prod(item), dtype=np.int32), (*shape[:-ndim], np.prod(item)))
         return ops.Scramble(item, signs, jax.device_put(self._rng.permuted(places, axis=-1).reshape(shape)))
 
+    def rows(self, m: int, n: int) -> jax.Array:
+        """Orthonormal ones, fewer than m where there are no m; float32 has zeros and signs of them exactly."""
+        return _exact(self._rng.permutation(np.eye(n))[:m] * np.sign(self._rng.standard_normal(n)))
+
     def symmetric(self, *shape: int) -> jax.Array:
         kernel = self._rng.standard_normal(shape)
         for axis in range(kernel.ndim):
@@ -99,6 +103,9 @@ EXAMPLES = (
     Example("wavelet, db4", lambda r, s: ops.Wavelet(s), EXACT),
     Example("wavelet, haar", lambda r, s: ops.Wavelet(s, "haar"), EXACT),
     Example("wavelet, sym5, 3-D", lambda r, s: ops.Wavelet(s, "sym5"), EXACT, SHAPES_3D),
+    Example("undecimated wavelet", lambda r, s: ops.UndecimatedWavelet(s, "db2"), EXACT),
+    Example("undecimated wavelet, 3-D", lambda r, s: ops.UndecimatedWavelet(s, "haar", 1), EXACT, SHAPES_3D),
+    Example("frame", lambda r, s: ops.parseval_frame(ops.DCT(s), ops.Wavelet(s, "haar")), EXACT),
     Example("Fourier, real", lambda r, s: ops.Fourier(s), EXACT),
     Example("Fourier, complex", lambda r, s: ops.Fourier(s, real=False), EXACT),
     Example("Fourier, real, 3-D", lambda r, s: ops.Fourier(s), EXACT, SHAPES_3D),
@@ -120,8 +127,22 @@ EXAMPLES = (
     Example("blur, reflect", lambda r, s: ops.Blur(r.normal(4, 3), s, "reflect")),
     Example("blur, reflect, symmetric", lambda r, s: ops.Blur(r.symmetric(3, 5), s, "reflect"), CLOSE),
     Example("blur, zero", lambda r, s: ops.Blur(r.normal(5, 2), s, "zero")),
-    Example("matrix", lambda r, s: ops.Matrix(r.normal(*s))),
-    Example("matrix, complex", lambda r, s: ops.Matrix(r.complex(*s))),
+    Example("dense", lambda r, s: ops.Dense(r.normal(*s))),
+    Example("dense, complex", lambda r, s: ops.Dense(r.complex(5, s[0] * s[1]), s)),
+    Example("dense, orthonormal", lambda r, s: ops.Dense(r.rows(*s), orthonormal=True), EXACT),
+    Example("blocks, padded", lambda r, s: ops.BlockSampling(r.normal(4, 6), s, (3, 2))),
+    Example(
+        "blocks, orthonormal",
+        lambda r, s: ops.BlockSampling(r.rows(2, 6), (3 * s[0], 2 * s[1]), (3, 2), orthonormal=True),
+        EXACT,
+        ((2, 2), (1, 3), (3, 1), (2, 1), (1, 1), (1, 2)),
+    ),
+    Example("blocks of masks", lambda r, s: ops.Blockwise(ops.PixelSampling(r.weights(2, 3)), s)),
+    Example("blocks, 3-D", lambda r, s: ops.Blockwise(ops.DCT((2, 2, 2)), s), EXACT, SHAPES_3D),
+    Example("down-sampling, bicubic", lambda r, s: ops.Downsampling(s, 2), EXACT),
+    Example("down-sampling, Lanczos", lambda r, s: ops.Downsampling(s, (1.5, 3), "lanczos3"), EXACT),
+    Example("down-sampling, area", lambda r, s: ops.Downsampling((2 * s[0], s[1]), (2, 1), "area"), EXACT),
+    Example("down-sampling, area, 3-D", lambda r, s: ops.Downsampling(s, 2.5, "area"), EXACT, SHAPES_3D),
     Example("reshape", lambda r, s: ops.Reshape(s, (s[1] * s[0],)), EXACT),
     Example("function", lambda r, s: ops.from_function(_pooling, s, norm=float(s[0]))),
     Example("scale", lambda r, s: -0.75 * ops.PixelSampling(r.weights(*s)), EXACT),

@@ -91,6 +91,12 @@ def test_no_closed_form_is_missed() -> None:
     assert names["Fourier, real"] == scales
     assert names["subsampled Fourier, soft"] == names["blur, periodic"] == {"resolvent"}
     assert names["scrambled Hadamard, 0/1"] == names["scrambled DCT, soft"] == {"resolvent"}
+    assert names["dense, orthonormal"] == scales | {"row_scale"}  # a square matrix
+    assert names["blocks, orthonormal"] == {"row_scale", "resolvent"} and not names["blocks, padded"]
+    assert names["blocks of masks"] == {"gram_diagonal", "resolvent"}
+    assert names["blocks, 3-D"] == scales | {"row_scale"}
+    assert names["undecimated wavelet"] == names["frame"] == scales
+    assert names["down-sampling, area"] == {"row_scale", "resolvent"} and not names["down-sampling, bicubic"]
     assert names["compose, gram diagonal"] == {"gram_diagonal", "resolvent"}
 
 
@@ -128,7 +134,8 @@ BATCHED = {
     "scrambled Hadamard": lambda r, b: ops.SubsampledHadamard(r.mask(*b, 4, 8), r.scramble(*b, 4, 8)),
     "blur": lambda r, b: ops.Blur(r.normal(*b, 3, 3), (4, 5)),
     "blur, reflect": lambda r, b: ops.Blur(r.normal(*b, 3, 2), (4, 5), "reflect"),
-    "matrix": lambda r, b: ops.Matrix(r.normal(*b, 3, 5)),
+    "dense": lambda r, b: ops.Dense(r.normal(*b, 3, 6), (2, 3)),
+    "blocks": lambda r, b: ops.BlockSampling(r.normal(*b, 4, 6), (4, 5), (2, 3)),
     "compose": lambda r, b: ops.PixelSampling(r.weights(*b, 4, 5)) @ ops.Blur(r.normal(3, 3), (4, 5)),
     "stack": lambda r, b: ops.stack(ops.PixelSampling(r.weights(*b, 4, 5)), ops.PixelSampling(r.mask(4, 5))),
 }
@@ -189,6 +196,8 @@ def test_dtype_follows_the_input(dtype: str) -> None:
             ops.FiniteDifference((5, 6)),
             ops.DCT((70,)),
             ops.Hadamard((4, 8)),
+            ops.Downsampling((5, 6), 2),
+            ops.UndecimatedWavelet((5, 6)),
         )
         for op in made:
             x = jax.ShapeDtypeStruct(op.in_shape, dtype)
@@ -209,6 +218,19 @@ BAD = [
     (lambda: ops.Scramble((2, 2), signs=jnp.full((2, 2), 0.5)), r"\+1 or -1"),
     (lambda: ops.Scramble((2, 2), permutation=jnp.zeros((2, 2), int)), "every index"),
     (lambda: ops.Scramble((2, 2), permutation=jnp.ones((2, 2))), "integers"),
+    (lambda: ops.Dense(jnp.ones(3)), "two axes"),
+    (lambda: ops.Dense(jnp.ones((3, 4)), (2, 3)), "items of 4 elements"),
+    (lambda: ops.Dense(jnp.ones((3, 4)), orthonormal=True), "not orthonormal"),
+    (lambda: ops.gaussian(jax.random.key(0), (4, 4)), "either by ratio= or by rows="),
+    (lambda: ops.gaussian(jax.random.key(0), (4, 4), rows=17, orthonormal=True), "1 to 16 orthonormal rows"),
+    (lambda: ops.BlockSampling(jnp.ones((3, 8)), (4, 4), 2), "items of 8 elements"),
+    (lambda: ops.Blockwise(ops.DCT((4,)), (4, 4)), "as many axes"),
+    (lambda: ops.Downsampling((8, 8), 0.5), "at least 1"),
+    (lambda: ops.Downsampling((8, 8), (2, 2, 2)), "one for each of the axes"),
+    (lambda: ops.Downsampling((8, 8), 2, "box"), "kernel is one of"),
+    (lambda: ops.Downsampling.to_shape((8, 8), (4,)), "as many axes"),
+    (lambda: ops.UndecimatedWavelet((8, 8), "db99"), "unknown wavelet"),
+    (lambda: ops.parseval_frame(ops.DCT((4, 4)), ops.PixelSampling(jnp.ones((4, 4)))), "not known to be one"),
     (lambda: ops.Blur(jnp.ones(3), (8, 8)), "has 2 axes"),
     (lambda: ops.Blur(jnp.ones((3, 3)), (8, 8), "wrap"), "boundary is one of"),
     (lambda: ops.Blur(1j * jnp.ones((3, 3)), (8, 8)), "real"),

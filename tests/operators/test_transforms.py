@@ -1,4 +1,4 @@
-"""DCT, wavelets, Fourier and blur agree with SciPy, NumPy and PyWavelets; all in float64."""
+"""DCT, wavelets, frames, Fourier and blur agree with SciPy, NumPy and PyWavelets; all in float64."""
 
 import warnings
 
@@ -124,6 +124,56 @@ def test_wavelet_levels() -> None:
     assert {shape: ops.Wavelet(shape, "db4").levels for shape in levels} == levels
     assert ops.Wavelet((7, 12), "haar", 0).coarse_shape == (7, 12)
     assert ops.Wavelet((7, 12), "haar", 2).coarse_shape == (2, 3)
+
+
+UNDECIMATED = [
+    ((16, 8), "haar", 3),
+    ((16, 8), "db4", 2),
+    ((8, 24), "sym5", 2),
+    ((4, 8, 4), "db2", 2),
+    ((32,), "db10", 4),
+]
+
+
+@pytest.mark.parametrize(("shape", "name", "levels"), UNDECIMATED)
+def test_undecimated_wavelet_agrees_with_pywavelets(shape: tuple[int, ...], name: str, levels: int) -> None:
+    x, op = normal(*shape), ops.UndecimatedWavelet(shape, name, levels)
+    with enable_x64():
+        y, back = quick_jit(lambda x: (op(x), op.H(op(x))))(x)
+    np.testing.assert_allclose(back, x, atol=1e-13)
+    coarse, *details = pywt.swtn(x, name, levels, norm=True, trim_approx=True)
+    tolerance = 2e-11 if name.startswith("sym") else 1e-12
+    bands = op.bands()
+    assert len(bands) == len(y) == op.out_shape[0]
+    for band in bands:
+        want = details[levels - band.level][band.kind] if "d" in band.kind else coarse
+        np.testing.assert_allclose(y[band.slices][0], want, atol=tolerance)
+    if len(shape) == 2:
+        np.testing.assert_allclose(y[0], pywt.swt2(x, name, levels, norm=True)[0][0], atol=tolerance)
+
+
+@pytest.mark.parametrize("name", ["haar", "db3"])
+def test_the_wavelet_transform_is_every_second_coefficient_of_the_undecimated_one(name: str) -> None:
+    x, levels = normal(16, 24), 2
+    every, second = ops.UndecimatedWavelet(x.shape, name, levels), ops.Wavelet(x.shape, name, levels)
+    with enable_x64():
+        y, z = map(np.asarray, quick_jit(lambda x: (every(x), second(x)))(x))
+    for thick, thin in zip(every.bands(), second.bands(), strict=True):
+        assert (thick.level, thick.kind) == (thin.level, thin.kind)
+        step = 2**thick.level
+        np.testing.assert_allclose(step * y[thick.slices][0, ::step, ::step], z[thin.slices], atol=1e-12)
+        assert (every.level_map()[thick.slices] == second.level_map()[thin.slices].flat[0]).all()
+
+
+@settings(few, max_examples=5)
+@given(st.lists(sides, min_size=1, max_size=2), st.sampled_from(NAMES), st.integers(0, 3))
+def test_undecimated_wavelet_of_any_size_commutes_with_shifts(shape: list[int], name: str, by: int) -> None:
+    op = ops.UndecimatedWavelet(shape, name)
+    with enable_x64():
+        x = normal(*shape)
+        y, z, back = quick_jit(lambda x, s: (op(x), op(s), op.H(op(x))))(x, np.roll(x, by, -1))
+    np.testing.assert_allclose(np.roll(y, by, -1), z, atol=1e-12)
+    np.testing.assert_allclose(back, x, atol=1e-12)
 
 
 @few
