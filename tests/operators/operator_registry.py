@@ -127,8 +127,8 @@ EXAMPLES = (
     Example("blur, reflect", lambda r, s: ops.Blur(r.normal(4, 3), s, "reflect")),
     Example("blur, reflect, symmetric", lambda r, s: ops.Blur(r.symmetric(3, 5), s, "reflect"), CLOSE),
     Example("blur, zero", lambda r, s: ops.Blur(r.normal(5, 2), s, "zero")),
-    Example("dense", lambda r, s: ops.Dense(r.normal(*s))),
-    Example("dense, complex", lambda r, s: ops.Dense(r.complex(5, s[0] * s[1]), s)),
+    Example("dense", lambda r, s: ops.Dense(r.normal(*s)), 1.05),
+    Example("dense, complex", lambda r, s: ops.Dense(r.complex(5, s[0] * s[1]), s), 1.05),
     Example("dense, orthonormal", lambda r, s: ops.Dense(r.rows(*s), orthonormal=True), EXACT),
     Example("blocks, padded", lambda r, s: ops.BlockSampling(r.normal(4, 6), s, (3, 2))),
     Example(

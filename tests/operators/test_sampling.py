@@ -80,10 +80,20 @@ def test_random_matrices(make) -> None:
 @pytest.mark.parametrize(("m", "n"), [(1, 1), (5, 40), (40, 5), (300, 300)])
 def test_the_norm_bound_of_a_dense_matrix_is_never_below(m: int, n: int) -> None:
     rng = np.random.default_rng(0)
-    # Where either bound is attained: rank 1 (Frobenius), a scaled permutation (Schur), and neither.
+    norm_bound = quick_jit(lambda a: ops.Dense(a).norm_bound())
+    # Where a bound is attained: rank 1 (all of them), a scaled permutation (Schur), and a random one.
     permutation = 3 * np.eye(max(m, n))[rng.permutation(max(m, n))][:m, :n]
     for matrix in (np.ones((m, n)), permutation, rng.standard_normal((m, n)), np.outer(rng.random(m), rng.random(n))):
-        assert float(ops.Dense(matrix.astype(np.float32)).norm_bound()) >= np.linalg.norm(matrix, 2) * (1 - 1e-7)
+        for scale in (1, 1e-12, 1e12):
+            single = (scale * matrix).astype(np.float32)
+            norm = np.linalg.norm(single.astype(np.float64), 2)
+            assert norm <= float(norm_bound(single)) <= 1.1 * norm
+    assert ops.Dense(np.zeros((m, n))).norm_bound() == 0
+
+
+def test_a_matrix_with_many_rows_has_a_cheaper_bound() -> None:
+    matrix = np.random.default_rng(0).standard_normal((1025, 1030)).astype(np.float32)
+    assert 63 < float(ops.Dense(matrix).norm_bound()) < 1100
 
 
 def test_rows_of_float32_keep_the_promise_to_be_orthonormal() -> None:
