@@ -79,14 +79,15 @@ def _merge(values: np.ndarray, page: tifffile.TiffPage, rgb: str, name: str) -> 
     for index in range(1, colours):
         if not np.array_equal(values[..., index], values[..., 0], equal_nan=values.dtype.kind == "f"):
             raise ImageError(
-                f"{name}: the image has {colours} channels that differ (colour); {_SAVE_GREY}, "
-                'or average the channels with rgb="mean"'
+                f"{name}: the image has {colours} channels that differ (colour); {_SAVE_GREY}, or average them "
+                f'(--rgb mean; in Python rgb="mean"); if these are {samples} slices of a stack, save them as grey pages'
             )
     for index in range(colours, samples):
         alpha = values[..., index]
         if rgb != "mean" and alpha.min() != alpha.max():
             raise ImageError(
-                f'{name}: the image has a transparency that varies; {_SAVE_GREY}, or ignore it with rgb="mean"'
+                f"{name}: the image has a transparency that varies; {_SAVE_GREY}, or ignore it "
+                f'(--rgb mean; in Python rgb="mean"); if these are {samples} slices of a stack, save them as grey pages'
             )
     return np.ascontiguousarray(values[..., 0])
 

@@ -1,10 +1,12 @@
 """Is a TIFF file whole? A cut copy must never become an image with silent zeros or with slices missing.
 
 TIFF readers forgive: they end a broken chain of image directories early and leave absent strips empty. Here
-the chain is walked and every strip compared with the length of the file. The layout is that of the TIFF 6.0
-specification and of BigTIFF.
+the chain is walked and every strip compared with the length of the file. They also take a file of unlike images
+for its first one, or a stack for the shape of its first page: here that is an error. The layout is that of the
+TIFF 6.0 specification and of BigTIFF.
 """
 
+import collections
 import json
 import math
 import struct
@@ -34,7 +36,8 @@ def check_directories(file: BinaryIO, size: int, name: str) -> None:
     """Walk the chain of image directories of an open file of `size` bytes.
 
     Raises:
-        ImageError: not a TIFF, or a directory or a value of a standard tag lies beyond the end of the file.
+        ImageError: not a TIFF, a directory or a value of a standard tag lies beyond the end of the file, or the
+            images (other than reduced ones and masks, marked as such) differ in size or bits.
     """
     header = file.read(16)
     order = {b"II": "<", b"MM": ">"}.get(header[:2], "")
@@ -66,6 +69,7 @@ def check_directories(file: BinaryIO, size: int, name: str) -> None:
     if offset == 0:
         raise ImageError(f"{name}: the file has no image directory, so its writing was interrupted; save it again")
     seen: set[int] = set()
+    images: list[str] = []
     while offset:
         if offset in seen:
             raise ImageError(f"{name}: the file is damaged (its chain of image directories is a circle); {_AGAIN}")
@@ -83,6 +87,27 @@ def check_directories(file: BinaryIO, size: int, name: str) -> None:
                     f"{name}: the file is cut off at {size} bytes, before the values of tag {code} "
                     f"at byte {position}; {_AGAIN}"
                 )
+        # Values of 2 and 4 bytes stand at the left of their field.
+        left = {3: 8 * inline - 16, 4: 8 * inline - 32, 16: 0} if order == ">" else {3: 0, 4: 0, 16: 0}
+        masks = {3: 0xFFFF, 4: 0xFFFFFFFF, 16: -1}
+        tags = {c: at >> left[k] & masks[k] for c, k, n, at in entries.tolist() if n == 1 and k in left}
+        if not (tags.get(254, 0) & 0b101 or tags.get(255) == 2):
+            bits = f", {tags[258]} bits" if 258 in tags else ""
+            images.append(f"{tags.get(257, 0)} x {tags.get(256, 0)}{bits}")
+    check_one_image(images, name, alike=True)
+
+
+def check_one_image(images: list[str], name: str, alike: bool = False) -> None:
+    """Raise `ImageError` if the described images are more than one; with `alike`, if they differ."""
+    kinds = collections.Counter(images)
+    if len(kinds if alike else images) <= 1:
+        return
+    shown = "; ".join(f"{kind} ({count} of them)" if count > 1 else kind for kind, count in kinds.most_common(4))
+    more = "; ..." if len(kinds) > 4 else ""
+    raise ImageError(
+        f"{name}: the file holds {len(images)} images that are not one stack: {shown}{more}; "
+        "save the one you mean as a file of its own (Python: tifffile.imread(path, key=0) picks page 0)"
+    )
 
 
 def check_pixels(series: tifffile.TiffPageSeries, name: str) -> None:

@@ -1,9 +1,10 @@
 """A scan: an image in [0, 1] with the scale back to its grey values, its mask and its metadata.
 
 `original = image * scale + offset`. Integers of 8 and 16 bits are scaled by the range of their type, so that
-two scans of one session stay comparable. Floats within [0, 1] are kept. Everything else (other floats,
-integers of 32 and 64 bits) goes by the smallest and largest measured value: no detector fills 32 bits, and
-counts up to 1000 in an int32 file would otherwise become 5 float32 grey levels around 0.5.
+two scans of one session stay comparable. Floats within [0, 1] that span a thousandth of it are kept. Everything
+else (other floats, integers of 32 and 64 bits) goes by the smallest and largest measured value: no detector fills
+32 bits, and counts up to 1000 in an int32 file would otherwise become 5 float32 grey levels around 0.5; currents of
+1e-12 would lose their squares, and all of a solver's accuracy, below the smallest float32.
 """
 
 import dataclasses
@@ -18,6 +19,8 @@ from emjax.io.masks import fit_mask
 from emjax.io.metadata import Metadata
 
 _BLOCK_PIXELS = 1 << 20
+# Floats within [0, 1] of a smaller span than this are stretched.
+_SMALL_SPAN = 1e-3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,14 +61,14 @@ class Scan:
             values: bool, integers or floats, shape (h, w) or (z, h, w).
             mask: which pixels were measured, in any form `emjax.io.mask_weights` takes; 2-D serves every
                 slice. What lies outside it has no influence on the scale.
-            missing: a grey value that means "not measured", e.g. 0.
+            missing: a grey value that means "not measured", e.g. 0; some pixel must have it.
             metadata: as in the file.
             bits: how many bits of an unsigned 8- or 16-bit type are used, e.g. 12; None for all.
             name: how error messages call the image.
 
         Raises:
             ImageError: complex values, another number of dimensions, no pixels, infinite pixels, nothing
-                measured, or a mask that does not fit.
+                measured, no pixel of the missing value, or a mask that does not fit.
         """
         values = np.asarray(values)
         if values.dtype.kind not in "buif":
@@ -138,12 +141,24 @@ class Scan:
         """
         return decode(image, dtype or self.dtype, self)
 
+    def check_dtype(self, dtype: Any) -> None:
+        """Raise `ImageError` if `dtype` cannot hold the scan's grey values: meant to be called before long work."""
+        ends = np.array(_extent(self.image, None if self.mask is None else self.mask > 0))
+        low, high = self.original(ends, dtype)
+        if low == high and ends[0] != ends[1]:
+            given = ends * self.scale + self.offset
+            raise ImageError(
+                f"{np.dtype(dtype)} cannot tell the scan's grey values {given[0]:.6g} and {given[1]:.6g} apart; "
+                "use float32"
+            )
+
 
 def decode(image: np.ndarray, dtype: Any, like: Scan | None) -> np.ndarray:
     """Return grey values of `dtype` for an image in [0, 1], as `Scan.original` describes.
 
     Raises:
-        ImageError: a type that is no real number, or NaN or infinite pixels for an integer type.
+        ImageError: a type that is no real number, NaN or infinite pixels for an integer type, or grey values
+            beyond the range of a float type.
     """
     dtype = np.dtype(dtype)
     if dtype.kind not in "buif":
@@ -161,16 +176,31 @@ def decode(image: np.ndarray, dtype: Any, like: Scan | None) -> np.ndarray:
                 raise ImageError(f"{dtype} cannot hold the NaN or infinite pixels of the image; use float32")
             np.rint(block, out=block)
             np.clip(block, *_limits(dtype), out=block)
-        with np.errstate(over="ignore"):  # an unclipped float beyond float16 becomes inf, as NumPy's casts do
+        with np.errstate(over="ignore"):  # looked for below
             result[index] = block
+        if dtype.kind == "f" and (lost := np.isinf(result[index]) & np.isfinite(block)).any():
+            limit, wider = float(np.finfo(dtype).max), "float32" if dtype.itemsize == 2 else "float64"
+            raise ImageError(
+                f"{dtype} holds numbers from {-limit:.6g} to {limit:.6g}, but the image has {block[lost][0]:.6g}; "
+                f"use {wider}"
+            )
     return result
 
 
 def _measured(values: np.ndarray, weights: np.ndarray | None, missing: float | None, name: str) -> np.ndarray | None:
     """Return where the image was measured as bool, or None for everywhere; check that the rest is finite."""
     measured = None if weights is None else weights > 0
-    if missing is not None and not math.isnan(missing):
-        known = values != missing
+    if missing is not None:
+        # In the type of floats: 0.1 in a float32 file is not 0.1. What overflows there, no pixel has.
+        with np.errstate(over="ignore"):
+            wanted = values.dtype.type(missing) if values.dtype.kind == "f" else missing
+        known = ~np.isnan(values) if math.isnan(missing) else values != wanted
+        if known.all() or (math.isinf(wanted) and not math.isinf(missing)):
+            low, high = (f.reduce(values, axis=None) for f in (np.fmin, np.fmax))  # past NaN, without a warning
+            raise ImageError(
+                f"{name}: no pixel has the value {missing:.6g}, given as missing; the {values.dtype} pixels go from "
+                f"{low:.6g} to {high:.6g}: give another or leave it out (NaN pixels are found by themselves)"
+            )
         measured = known if measured is None else measured & known
     if values.dtype.kind == "f":
         infinite = np.isinf(values)
@@ -217,7 +247,7 @@ def _scaling(dtype: np.dtype[Any], low: Any, high: Any, bits: int | None) -> tup
         if dtype.kind == "u" and bits is not None and bits < 8 * dtype.itemsize:
             return float(2**bits - 1), 0.0
         return _full_range(dtype)
-    if dtype.kind == "f" and low >= 0 and high <= 1:
+    if dtype.kind == "f" and low >= 0 and high <= 1 and (high - low >= _SMALL_SPAN or high == low >= _SMALL_SPAN):
         return 1.0, 0.0
     if high == low:  # a constant image: 0 in [0, 1], and no division by 0
         return 1.0, float(low)

@@ -15,7 +15,7 @@ import tifffile
 from emjax.io.atomic import atomic_path
 from emjax.io.errors import ImageError, plain
 from emjax.io.grey import bright_is_large, grey_values, pixel_axes
-from emjax.io.integrity import check_count, check_directories, check_pixels
+from emjax.io.integrity import check_count, check_directories, check_one_image, check_pixels
 from emjax.io.masks import mask_weights
 from emjax.io.metadata import Metadata, imagej_description, info_text
 from emjax.io.scan import Scan, decode
@@ -35,19 +35,20 @@ def read(
     """Read a grey image or a stack from a TIFF file.
 
     Grey values are scaled to [0, 1]: integers of 8 and 16 bits by the range of their type (or by the bits the
-    file declares, e.g. 12), signed ones from their smallest value; floats within [0, 1] not at all; other
-    floats and integers of 32 and 64 bits by the smallest and largest measured value. NaN pixels were not
-    measured: mask 0, value 0. Infinite pixels are an error: they are saturation or a broken division as often
-    as gaps, so whoever made them must say (as NaN) if they were not measured.
+    file declares, e.g. 12), signed ones from their smallest value; floats within [0, 1] that span at least
+    1e-3 not at all; other floats and integers of 32 and 64 bits by the smallest and largest measured value.
+    NaN pixels were not measured: mask 0, value 0. Infinite pixels are an error: they are saturation or a
+    broken division as often as gaps, so whoever made them must say (as NaN) if they were not measured.
 
-    Of a file with several images or resolutions, the first full-resolution series is read. Colour images
-    whose channels are all equal are grey; for others see `rgb`. Axes of length 1 are dropped.
+    Of an image at several resolutions (marked as reduced, or an OME pyramid) the full one is read; images of
+    unlike size or type in one file are an error, as nobody can tell which one is meant. Colour images whose
+    channels are all equal are grey; for others see `rgb`. Axes of length 1 are dropped.
 
     Args:
         path: the file.
         mask: which pixels were measured: an array or a mask file (see `read_mask`), of the image's shape or
             2-D for every slice. What lies outside it does not influence the scale. See `Scan.with_mask`.
-        missing: a grey value that means "not measured", e.g. 0.
+        missing: a grey value that means "not measured", e.g. 0. Some pixel must have it; NaN needs no mention.
         rgb: what to do with channels that differ: "error", or "mean" for their average (alpha is ignored).
 
     Returns:
@@ -55,7 +56,8 @@ def read(
 
     Raises:
         ImageError: whatever keeps the file from being an image: absent, unreadable, no TIFF, cut off, empty,
-            complex, coloured, more than three axes, infinite, nothing measured, a mask that does not fit.
+            several images, complex, coloured, more than three axes, infinite, nothing measured, no pixel of
+            the missing value, a mask that does not fit.
     """
     values, bits, metadata = _load(path, rgb, as_shown=True)
     if isinstance(mask, str | os.PathLike):
@@ -66,12 +68,12 @@ def read(
 def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
     """Read a mask from a TIFF file: float32 weights in [0, 1], shape (h, w) or (z, h, w).
 
-    0/1, 0/255, 1-bit and any other two-valued image become 0 and 1; floats within [0, 1] and 8- or 16-bit
-    grey images that reach 255 or 65535 are soft weights. `mask_weights` has the full rule. The stored number
-    counts, not how a viewer shows it: many programs mark masks as "white is zero" without meaning it.
+    An integer or 1-bit mask is binary, non-zero where the beam measured; a floating-point mask holds weights
+    in [0, 1]. The stored number counts, not how a viewer shows it: many programs mark masks as "white is
+    zero" without meaning it.
 
     Raises:
-        ImageError: as `read`; also a grey or label image that is no mask, and a mask that is 0 everywhere.
+        ImageError: as `read`; also floats outside [0, 1] or NaN, and a mask that is 0 everywhere.
     """
     values, _, _ = _load(path, "error", as_shown=False)
     return mask_weights(values, str(path))
@@ -134,7 +136,8 @@ def _pixels(image: np.ndarray, scan: Scan | None, dtype: Any, name: str) -> np.n
             return image.astype(np.uint8) * np.uint8(255) if dtype is None else image.astype(dtype)
         if dtype is None or np.dtype(dtype) == image.dtype:
             return image
-        result = image.astype(dtype)
+        with np.errstate(over="ignore", invalid="ignore"):  # compared below
+            result = image.astype(dtype)
     except (ImageError, TypeError) as error:
         raise ImageError(f"{name}: {error}") from error
     if not np.array_equal(result, image):
@@ -174,8 +177,9 @@ def _load(path: str | os.PathLike[str], rgb: str, as_shown: bool) -> tuple[np.nd
             if not tif.series:
                 raise ImageError(f"{name}: the file holds no image; save it again")
             # some programs mark their only image as a reduced one
-            full = (series for series in tif.series if not series.keyframe.is_reduced)
-            series = next(full, tif.series[0])
+            full = [s for s in tif.series if s.keyframe is None or not s.keyframe.subfiletype & 0b101]
+            check_one_image([f"{' x '.join(map(str, s.shape))} {s.dtype}" for s in full], name)
+            series = full[0] if full else tif.series[0]
             if 0 in series.shape:
                 raise ImageError(f"{name}: the image has no pixels (shape {series.shape}); scan again")
             check_pixels(series, name)

@@ -1,4 +1,4 @@
-"""Mask files: what the usual ways to save a mask mean."""
+"""Mask files: integers and bool are binary, non-zero where measured; floats are weights in [0, 1]."""
 
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,11 @@ PATTERN = np.random.default_rng(0).random((8, 11)) > 0.6
         (0, 1, "uint8"),
         (0, 255, "uint8"),
         (0, 65535, "uint16"),
-        (3, 200, "uint8"),
-        (-1, 1, "int16"),
-        (0, 255, "float32"),
+        (0, -1, "int16"),
         (0, 1, "float64"),
     ],
 )
-def test_two_values_are_a_mask(tmp_path: Path, low: int, high: int, dtype: str) -> None:
+def test_two_values_with_zero_are_a_mask(tmp_path: Path, low: int, high: int, dtype: str) -> None:
     tifffile.imwrite(tmp_path / "m.tif", np.where(PATTERN, high, low).astype(dtype))
     mask = read_mask(tmp_path / "m.tif")
     assert mask.dtype == np.float32
@@ -50,8 +48,12 @@ def test_soft_weights(tmp_path: Path) -> None:
     weights = np.linspace(0, 0.625, 30, dtype=np.float32).reshape(5, 6)
     tifffile.imwrite(tmp_path / "m.tif", weights)
     assert np.array_equal(read_mask(tmp_path / "m.tif"), weights)
-    tifffile.imwrite(tmp_path / "m.tif", np.array([[0, 51, 255]], np.uint8))
-    assert np.allclose(read_mask(tmp_path / "m.tif"), [[0, 0.2, 1]])
+
+
+@pytest.mark.parametrize("values", [[0, 1, 2], [0, 128, 255], [0, 100, 65535], [-1, 1, 0], [1, 2, 2]])
+def test_integers_are_binary(tmp_path: Path, values: list[int]) -> None:
+    tifffile.imwrite(tmp_path / "m.tif", np.array([values], np.int32))
+    assert np.array_equal(read_mask(tmp_path / "m.tif"), [[float(v != 0) for v in values]])
 
 
 def test_one_value(tmp_path: Path) -> None:
@@ -63,12 +65,18 @@ def test_one_value(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [[[0, 1, 2]], [[0.0, 0.5, 2.0]], [[0, 100, 200]], [[-1, 0, 1]], [[1.0, np.nan, 0.0]]]
+    ("values", "words"),
+    [
+        ([0, 0.5, 2], r"from 0 to 2; floats are weights in \[0, 1\]: divide by the largest, or save"),
+        ([0, 255, 0], "from 0 to 255; floats are weights"),
+        ([-0.5, 0, 1], "from -0.5 to 1; floats are weights"),
+        ([np.inf, 0, 1], "from 0 to inf"),
+        ([1, np.nan, 0], "NaN values; mark pixels that were not measured with 0"),
+    ],
 )
-def test_images_that_are_no_masks(tmp_path: Path, values: list[list[float]]) -> None:
-    array = np.array(values)
-    tifffile.imwrite(tmp_path / "m.tif", array.astype(np.int16 if array.dtype.kind == "i" else np.float32))
-    with pytest.raises(ImageError, match=r"threshold|mark pixels"):
+def test_floats_that_are_no_weights(tmp_path: Path, values: list[float], words: str) -> None:
+    tifffile.imwrite(tmp_path / "m.tif", np.array([values], np.float32))
+    with pytest.raises(ImageError, match=words):
         read_mask(tmp_path / "m.tif")
 
 

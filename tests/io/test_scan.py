@@ -58,8 +58,7 @@ def test_a_flat_mask_serves_every_slice() -> None:
         (np.zeros((2, 3)), "0 everywhere"),
         (np.zeros((2, 3), bool), "0 everywhere"),
         (np.full((2, 3), np.nan), "NaN"),
-        (np.arange(6).reshape(2, 3), "more than two values, from 0 to 5"),
-        (np.linspace(0, 1.5, 6).reshape(2, 3), "more than two values"),
+        (np.linspace(0, 1.5, 6).reshape(2, 3), "from 0 to 1.5; floats are weights"),
         (np.ones((2, 3), complex), "complex128"),
         (np.array([["a"] * 3] * 2), "<U1"),
     ],
@@ -76,6 +75,44 @@ def test_masks_that_leave_nothing() -> None:
     scan = Scan.from_array(np.array([[0, 1], [1, 0]], np.uint8), missing=0)
     with pytest.raises(ImageError, match="no pixel is left"):
         scan.with_mask(np.array([[1, 0], [0, 1]]))
+
+
+@pytest.mark.parametrize("factor", [1e-300, 1e-30, 1e-12, 1e-4, 1e12, 1e30, 1e300])
+def test_tiny_and_huge_floats_are_stretched_and_come_back(factor: float) -> None:
+    values = factor * np.array([[0.25, 1.5, 0.5, np.nan]])
+    scan = Scan.from_array(values)
+    assert (scan.scale, scan.offset) == pytest.approx((1.25 * factor, 0.25 * factor))
+    np.testing.assert_allclose(scan.image, [[0, 1, 0.2, 0]], rtol=1e-6)
+    np.testing.assert_allclose(scan.original(scan.image)[0, :3], values[0, :3], rtol=1e-6)
+    # near one grey level, and all of one level
+    scan = Scan.from_array(np.array([[0.5, 0.5 + 1e-9]]))
+    assert scan.image.tolist() == [[0, 1]]
+    assert Scan.from_array(np.full((2, 3), factor)).image.max() == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "missing", "words"),
+    [
+        (
+            np.arange(6, dtype=np.uint8),
+            999,
+            "no pixel has the value 999, given as missing; the uint8 pixels go from 0 to",
+        ),
+        (np.arange(6, dtype=np.uint8), np.nan, "NaN pixels are found by themselves"),
+        (np.arange(6, dtype=np.float32), np.inf, "value inf"),
+        (np.array([np.nan, 2, 3, 4, 5, 6], np.float16), 1e9, r"value 1e\+09.* from 2 to 6"),
+        (np.array([np.inf, 2, 3, 4, 5, 6], np.float16), 1e9, "value 1e"),
+    ],
+)
+def test_a_missing_value_that_no_pixel_has(values: np.ndarray, missing: float, words: str) -> None:
+    with pytest.raises(ImageError, match=words):
+        Scan.from_array(values.reshape(2, 3), missing=missing)
+
+
+def test_a_missing_value_that_pixels_have() -> None:
+    for values, missing in [([0.1, 2], 0.1), ([np.inf, 2], np.inf), ([np.nan, 2], np.nan)]:
+        scan = Scan.from_array(np.array([values], np.float32), missing=missing)
+        assert scan.mask is not None and scan.mask.tolist() == [[0, 1]]
 
 
 @pytest.mark.parametrize("values", [np.zeros(3), np.zeros((1, 1, 1, 1)), np.zeros((0, 2)), np.array([["a"]])])

@@ -164,7 +164,8 @@ def test_missing_value_has_no_influence_on_the_scale(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.array([[0, 9], [8, 0]], np.uint8))
     scan = read(tmp_path / "a.tif", missing=0)
     assert scan.mask is not None and np.array_equal(scan.mask, [[0, 1], [1, 0]])
-    assert read(tmp_path / "a.tif", missing=77).mask is None
+    with pytest.raises(ImageError, match=r"a\.tif: no pixel has the value 77"):
+        read(tmp_path / "a.tif", missing=77)
 
 
 def test_mask_given_when_reading(tmp_path: Path) -> None:
@@ -198,7 +199,7 @@ def test_grey_saved_as_colour(tmp_path: Path) -> None:
 def test_true_colour_is_an_error_or_averaged(tmp_path: Path) -> None:
     rgb = grey("uint8", (6, 7, 3))
     tifffile.imwrite(tmp_path / "a.tif", rgb, photometric="rgb")
-    with pytest.raises(ImageError, match=r'3 channels that differ.*ImageJ.*rgb="mean"'):
+    with pytest.raises(ImageError, match=r'3 channels that differ.*ImageJ.*--rgb mean.*rgb="mean".*3 slices'):
         read(tmp_path / "a.tif")
     scan = read(tmp_path / "a.tif", rgb="mean")
     assert np.array_equal(scan.original(scan.image), np.rint(rgb.mean(axis=-1)))
@@ -229,20 +230,47 @@ def test_palettes(tmp_path: Path) -> None:
     assert np.array_equal(scan.original(scan.image), values)
 
 
-def test_first_full_resolution_series_is_read(tmp_path: Path) -> None:
+def test_full_resolution_is_read(tmp_path: Path) -> None:
     large, small = grey("uint8", (64, 48)), grey("uint8", (32, 24))
     with tifffile.TiffWriter(tmp_path / "pyramid.ome.tif") as writer:
         writer.write(large, subifds=1, tile=(16, 16))
         writer.write(small, subfiletype=1, tile=(16, 16))
-    with tifffile.TiffWriter(tmp_path / "series.tif") as writer:
-        writer.write(large)
-        writer.write(small)
     with tifffile.TiffWriter(tmp_path / "thumbnail.tif") as writer:
         writer.write(small, subfiletype=1, metadata=None)
         writer.write(large, metadata=None)
-    for name in ("pyramid.ome.tif", "series.tif", "thumbnail.tif"):
+    for name in ("pyramid.ome.tif", "thumbnail.tif"):
         scan = read(tmp_path / name)
         assert np.array_equal(scan.original(scan.image), large), name
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("big", [False, True])
+def test_images_that_are_no_stack_are_an_error(tmp_path: Path, order: str, big: bool) -> None:
+    path, page = tmp_path / "a.tif", grey("uint8", (64, 48))
+
+    def put(*pages: np.ndarray, metadata: dict[str, str] | None = None) -> None:
+        with tifffile.TiffWriter(path, byteorder=order, bigtiff=big) as writer:
+            for values in pages:
+                writer.write(values, metadata=metadata, contiguous=False)
+
+    put(page, page[:32])
+    with pytest.raises(ImageError, match=r"2 images.*: 64 x 48, 8 bits; 32 x 48, 8 bits; .*key=0"):
+        read(path)
+    # tifffile compares only a few pages of a stack with the first: it returns ten of 64 x 48 here
+    put(*[page] * 3, page[:32], *[page] * 6)
+    with pytest.raises(ImageError, match=r"10 images.*: 64 x 48, 8 bits \(9 of them\); 32 x 48, 8 bits"):
+        read(path)
+    put(page, page.astype(np.uint16))
+    with pytest.raises(ImageError, match="64 x 48, 8 bits; 64 x 48, 16 bits"):
+        read(path)
+    put(page, page.view(np.int8))
+    with pytest.raises(ImageError, match="64 x 48 uint8; 64 x 48 int8"):
+        read(path)
+    put(page, page, metadata={})  # two series by their descriptions
+    with pytest.raises(ImageError, match=r"64 x 48 uint8 \(2 of them\)"):
+        read(path)
+    put(*[page] * 10)
+    assert read(path).image.shape == (10, 64, 48)
 
 
 def test_an_only_image_marked_as_reduced_is_read(tmp_path: Path) -> None:
@@ -303,6 +331,15 @@ def test_types_on_writing(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"uint16 cannot hold the NaN"):
         write(out, np.array([[np.nan]]), like=scan)
     assert np.isnan(written(np.array([[np.nan]]))).all()
+    assert np.isinf(written(np.array([[np.inf]]), dtype=np.float16)).all()  # what was infinite stays so
+    for dtype, value, limit, wider in [
+        (np.float16, 70000, "65504", "float32"),
+        (np.float32, 1e39, "3.40282e", "float64"),
+    ]:
+        with pytest.raises(ImageError, match=rf"holds numbers from -{limit}.*; use {wider}"):
+            write(out, np.array([[value, 0.0]]), dtype=dtype)
+    with pytest.raises(ImageError, match="float16 cannot hold"):
+        write(out, labels, dtype=np.float16)
     for bad in (np.zeros((2, 2), complex), np.zeros((2,)), np.zeros((2, 2, 2, 2)), np.zeros((0, 3))):
         with pytest.raises(ImageError, match="cannot write"):
             write(out, bad)
