@@ -18,7 +18,7 @@ from emjax._pytree import assign, leaf, pytree_dataclass, static
 from emjax.operators.base import LinearOperator, Shape, as_float, check_shape, default_float, map_batch, round_up
 
 # The bound of the norm by powers of the Gram matrix costs five products: of 1000 x 10000, 0.2 s on two CPU cores.
-_GRAM_LIMIT = 1024
+_GRAM_LIMIT = 2048
 
 
 @pytree_dataclass
@@ -28,7 +28,7 @@ class Dense(LinearOperator):
     `shape` is by default `(n,)`. The matrix is a leaf: it can be trained, and leading axes `(*batch, m, n)` give each
     item its own. With `orthonormal` its rows are promised to be so (`Phi Phi.H = I`), which gives an exact norm and a
     closed-form resolvent. Otherwise `norm_bound` is at most `k^(1/64)` times the norm (1.08 times for a shorter side
-    of k = 100), up to k = 1024; above, that of a random matrix is several times too large.
+    of k = 100), up to k = 2048; above, that of a random matrix is several times too large.
 
     Raises ValueError for a shape of other than n elements, or rows that break the promise (where they are known).
     """
@@ -70,7 +70,8 @@ class Dense(LinearOperator):
         return jnp.matmul(self.matrix, x.ravel(), precision="highest")
 
     def adjoint(self, y: Array) -> Array:
-        return jnp.matmul(jnp.conj(self.matrix.T), y, precision="highest").reshape(self.in_shape)
+        # From the left: on a CPU 60 to 100 times faster than the product with the transpose.
+        return jnp.conj(jnp.matmul(jnp.conj(y), self.matrix, precision="highest")).reshape(self.in_shape)
 
     def _allowance(self) -> float:
         """How far from orthonormal rounding leaves rows: each entry is off by a part of itself."""
