@@ -10,9 +10,30 @@ it gives `P - D` without the cancellation of two large numbers.
 """
 
 import dataclasses
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
+
+from emjax.operators.base import Shape, as_float
+
+
+def weights(what: str, value: Any) -> Array:
+    """Real weights as floats; ValueError for negative ones, where they are known (outside of a trace)."""
+    value = as_float(value)
+    if jnp.iscomplexobj(value):
+        raise ValueError(f"{what} is real, got a complex value")
+    if not isinstance(value, jax.core.Tracer) and bool(jnp.any(value < 0)):
+        raise ValueError(f"{what} is 0 or more, got {float(jnp.min(value)):g}")
+    return value
+
+
+def check_broadcast(what: str, value: Array, shape: Shape) -> None:
+    """ValueError unless the trailing axes of `value` broadcast to `shape`."""
+    own = jnp.shape(value)[max(0, jnp.ndim(value) - len(shape)) :]
+    if any(a not in (1, b) for a, b in zip(own[::-1], shape[::-1], strict=False)):
+        raise ValueError(f"{what} has shape {jnp.shape(value)}, whose trailing axes do not broadcast to {shape}")
 
 
 class Functional:

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from emjax._pytree import assign, leaf, pytree_dataclass
-from emjax.functionals.base import Functional
+from emjax.functionals.base import Functional, weights
 from emjax.functionals.likelihoods import Ball, Huber, KullbackLeibler
-from emjax.operators.base import LinearOperator, Shape, as_float, map_batch
+from emjax.operators.base import LinearOperator, Shape, check_measured, map_batch
 
 
 class Fidelity:
@@ -27,17 +27,7 @@ class Fidelity:
 
     def _take(self) -> None:
         """Check and store the measurements (in `__post_init__`)."""
-        if not isinstance(self.A, LinearOperator):
-            raise TypeError(
-                f"{type(self).__name__}(A, y) takes the operator first, such as PixelSampling(mask); "
-                f"got {type(self.A).__name__}"
-            )
-        y, shape = as_float(self.y), self.A.out_shape
-        if y.ndim < len(shape) or y.shape[y.ndim - len(shape) :] != shape:
-            raise ValueError(
-                f"the measurements have shape {y.shape}, but {self.A} gives {shape}; extra batch axes go in front"
-            )
-        assign(self, y=self.A.measured(y))
+        assign(self, y=check_measured(self.A, self.y, f"{type(self).__name__}(A, y)"))
 
     @property
     def out_shape(self) -> Shape:
@@ -104,7 +94,7 @@ class PoissonLikelihood(Fidelity):
         if jnp.iscomplexobj(self.y):
             raise ValueError("electrons are counted as real numbers, got complex measurements")
         y = jnp.where(self.y < 0, 0, self.y)  # NaN stays, and ends in a status
-        assign(self, y=y, gain=as_float(self.gain), background=as_float(self.background))
+        assign(self, y=y, gain=weights("the gain", self.gain), background=weights("the background", self.background))
 
     @property
     def functional(self) -> KullbackLeibler:
@@ -130,7 +120,7 @@ class HuberLoss(Fidelity):
         self._take()
         if jnp.iscomplexobj(self.y):
             raise ValueError("Huber's loss is for real measurements, got complex ones")
-        assign(self, delta=as_float(self.delta))
+        assign(self, delta=weights("delta", self.delta))
 
     @property
     def functional(self) -> Huber:
@@ -150,7 +140,7 @@ class L2Ball(Fidelity):
 
     def __post_init__(self) -> None:
         self._take()
-        assign(self, radius=as_float(self.radius))
+        assign(self, radius=weights("the radius of a ball", self.radius))
 
     @property
     def functional(self) -> Ball:

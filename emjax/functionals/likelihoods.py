@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from emjax._pytree import assign, leaf, pytree_dataclass, static
-from emjax.functionals.base import Functional, feasible
+from emjax.functionals.base import Functional, feasible, weights
 from emjax.operators.base import as_float
 
 
@@ -96,7 +96,7 @@ class Huber(Functional):
     ndim: int | None = static(default=None)
 
     def __post_init__(self) -> None:
-        assign(self, delta=as_float(self.delta), y=as_float(self.y))
+        assign(self, delta=weights("delta", self.delta), y=as_float(self.y))
 
     def __call__(self, z: Array) -> Array:
         size = jnp.abs(z - self.y)
@@ -138,7 +138,7 @@ class Ball(Functional):
     ndim: int | None = static(default=None)
 
     def __post_init__(self) -> None:
-        assign(self, radius=as_float(self.radius), centre=as_float(self.centre))
+        assign(self, radius=weights("the radius of a ball", self.radius), centre=as_float(self.centre))
 
     @property
     def _scalar(self) -> int:

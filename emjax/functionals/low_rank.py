@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from emjax._pytree import assign, leaf, pytree_dataclass, static
-from emjax.functionals.base import Functional, feasible
-from emjax.operators.base import as_float
+from emjax.functionals.base import Functional, feasible, weights
 
 
 @pytree_dataclass
@@ -25,7 +24,7 @@ class NuclearNorm(Functional):
     ndim: int | None = static(default=None)
 
     def __post_init__(self) -> None:
-        assign(self, weight=as_float(self.weight))
+        assign(self, weight=weights("the weight of a norm", self.weight))
         if self.ndim is not None and self.ndim < 2:
             raise ValueError(f"a nuclear norm is of items with two axes or more, got {self.ndim}")
 

@@ -4,11 +4,12 @@ import functools
 import operator
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from emjax._pytree import assign, leaf, pytree_dataclass, static
-from emjax.functionals.base import Functional, feasible
+from emjax.functionals.base import Functional, feasible, weights
 from emjax.operators.base import as_float
 
 
@@ -20,7 +21,7 @@ class L1(Functional):
     ndim: int | None = static(default=None)
 
     def __post_init__(self) -> None:
-        assign(self, weight=as_float(self.weight))
+        assign(self, weight=weights("the weight of a norm", self.weight))
 
     def __call__(self, x: Array) -> Array:
         return self.total(self.weight * jnp.abs(x))
@@ -67,7 +68,7 @@ class GroupL1(Functional):
     ndim: int | None = static(default=None)
 
     def __post_init__(self) -> None:
-        assign(self, weight=as_float(self.weight))
+        assign(self, weight=weights("the weight of a norm", self.weight))
 
     def _over_group(self, values: Array) -> Array:
         axis = 0 if self.ndim is None else values.ndim - self.ndim
@@ -123,7 +124,10 @@ class Box(Functional):
     ndim: int | None = static(default=None)
 
     def __post_init__(self) -> None:
-        assign(self, low=as_float(self.low), high=as_float(self.high))
+        low, high = as_float(self.low), as_float(self.high)
+        if not isinstance(low, jax.core.Tracer) and not isinstance(high, jax.core.Tracer) and bool(jnp.any(low > high)):
+            raise ValueError(f"a box needs low <= high everywhere, got {self.low} and {self.high}")
+        assign(self, low=low, high=high)
 
     def __call__(self, x: Array) -> Array:
         scale = jnp.maximum(1, self.largest(jnp.abs(x)))

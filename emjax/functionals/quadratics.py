@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from emjax._pytree import assign, leaf, pytree_dataclass, static
-from emjax.functionals.base import Functional
-from emjax.operators.base import LinearOperator, Shape, as_float, map_batch
+from emjax.functionals.base import Functional, check_broadcast, weights
+from emjax.operators.base import LinearOperator, Shape, as_float, check_measured, map_batch
 
 
 @pytree_dataclass
@@ -25,16 +25,11 @@ class LeastSquares(Functional):
     weight: Any = leaf("out_shape", default=None)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.A, LinearOperator):
-            raise TypeError(
-                f"LeastSquares(A, y) takes the operator first, such as PixelSampling(mask); got {type(self.A).__name__}"
-            )
-        y, shape = as_float(self.y), self.A.out_shape
-        if y.ndim < len(shape) or y.shape[y.ndim - len(shape) :] != shape:
-            raise ValueError(
-                f"the measurements have shape {y.shape}, but {self.A} gives {shape}; extra batch axes go in front"
-            )
-        assign(self, y=self.A.measured(y), weight=None if self.weight is None else as_float(self.weight))
+        y, shape = check_measured(self.A, self.y, "LeastSquares(A, y)"), self.A.out_shape
+        weight = None if self.weight is None else weights("the weight of least squares", self.weight)
+        if weight is not None:
+            check_broadcast("the weight of least squares", weight, shape)
+        assign(self, y=y, weight=weight)
 
     @property
     def ndim(self) -> int:  # type: ignore[override]

@@ -247,6 +247,9 @@ class Scale(LinearOperator):
     def adjoint(self, y: Array) -> Array:
         return self.op.adjoint(self._scaled(y))
 
+    def measured(self, y: Array) -> Array:
+        return self.op.measured(y)
+
     def norm_bound(self) -> Array:
         return round_up(jnp.abs(self.scalar) * self.op.norm_bound())
 
@@ -339,6 +342,11 @@ class Stack(LinearOperator):
 
     def adjoint(self, y: Array) -> Array:
         return _add(_adjoints(self.ops, list(y)))
+
+    def measured(self, y: Array) -> Array:
+        axis = jnp.ndim(y) - len(self.out_shape)
+        parts = [jnp.squeeze(p, axis) for p in jnp.split(y, len(self.ops), axis)]
+        return jnp.stack([op.measured(p) for op, p in zip(self.ops, parts, strict=True)], axis)
 
     def norm_bound(self) -> Array:
         return round_up(jnp.sqrt(_add([op.norm_bound() ** 2 for op in self.ops])), 4 + len(self.ops))

@@ -28,7 +28,12 @@ def as_float(x: Any) -> Array:
 
     A Python number stays weakly typed: it takes on the precision of what it meets.
     """
-    x = jnp.asarray(float(x) if isinstance(x, int) else x)
+    try:
+        x = jnp.asarray(float(x) if isinstance(x, int) else x)
+    except TypeError as err:
+        raise TypeError(f"a number or an array of numbers is expected, got {x!r}") from err
+    if x.dtype == bool:
+        return x.astype(jnp.float32)  # exact, and it widens to what it meets
     return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(default_float())
 
 
@@ -44,6 +49,22 @@ def map_batch(fn: Callable[..., Any], tree: Any, x: Array, core_shape: Shape) ->
         in_axes = jax.tree.unflatten(treedef, [0 if c >= level else None for c in counts])
         fn = jax.vmap(fn, in_axes=(in_axes, 0 if x.ndim - n >= level else None))
     return fn(tree, x)
+
+
+def check_measured(A: "LinearOperator", y: Any, owner: str) -> Array:
+    """`y` as floats, what `A` never measures set to zero; or an error that names what does not fit."""
+    if not isinstance(A, LinearOperator):
+        raise TypeError(
+            f"{owner} takes an operator, such as PixelSampling(mask), and measurements; got {type(A).__name__}"
+        )
+    y, shape = as_float(y), A.out_shape
+    if y.ndim < len(shape) or y.shape[y.ndim - len(shape) :] != shape:
+        raise ValueError(f"the measurements have shape {y.shape}, but {A} gives {shape}; extra batch axes go in front")
+    try:
+        return A.measured(y)
+    except (TypeError, ValueError) as err:
+        masks = ", ".join(str(v.shape) for v in jax.tree.leaves(A) if jnp.ndim(v) >= len(shape))
+        raise ValueError(f"the batch axes of the measurements {y.shape} and of {A}, {masks}, do not fit") from err
 
 
 class LinearOperator:

@@ -118,6 +118,9 @@ class SubsampledFourier(LinearOperator):
     def adjoint(self, y: Array) -> Array:
         return _adjoint(self.mask * y, self.real)
 
+    def measured(self, y: Array) -> Array:
+        return jnp.where(self.mask != 0, y, 0)
+
     def _gram_spectrum(self) -> Array:
         """`s` with `A.H A x = F.H (s * F x)`."""
         square = self.mask * self.mask

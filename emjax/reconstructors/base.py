@@ -6,7 +6,6 @@ the same reconstructor with the weights filled in, to be seen, kept, and used fo
 
 from __future__ import annotations
 
-import functools
 from typing import Any, Self
 
 import jax
@@ -16,8 +15,8 @@ from jax import Array
 from emjax._pytree import batch_axes
 from emjax.acquisition.noise import Noise
 from emjax.operators import LinearOperator
-from emjax.operators.base import as_float
-from emjax.solvers.solve import by_backend
+from emjax.operators.base import check_measured
+from emjax.solvers.transforms import by_backend
 
 
 class Reconstructor:
@@ -51,16 +50,7 @@ class Reconstructor:
 
 def check_measurements(y: Any, A: LinearOperator) -> Array:
     """`y` as floats, or an error that names what is wrong."""
-    if not isinstance(A, LinearOperator):
-        raise TypeError(
-            f"recon(y, A) takes the measurements and the operator that made them, such as PixelSampling(mask); "
-            f"its second argument is a {type(A).__name__}"
-        )
-    y = as_float(y)
-    shape = A.out_shape
-    if y.ndim < len(shape) or y.shape[y.ndim - len(shape) :] != shape:
-        raise ValueError(f"the measurements have shape {y.shape}, but {A} gives {shape}; batch axes go in front")
-    return A.measured(y)
+    return check_measured(A, y, "recon(y, A)")
 
 
 def check_noise(noise: Any) -> None:
@@ -115,16 +105,19 @@ def _fit_items(recon: Reconstructor, y: Array, A: LinearOperator, noise: Noise |
     return _over_items(_one_fit, recon, y, A, noise, key)
 
 
-@functools.partial(jax.jit)
+@jax.jit
 def _recover_items(recon: Reconstructor, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Array:
     return _over_items(_one_recover, recon, y, A, noise, key)
 
 
 def noise_weights(estimate: Array, noise: Noise | None, mask: Array) -> Array | None:
-    """Inverse noise variances at the estimated grey values, scaled to a mean of one over the mask; None if unknown."""
+    """Inverse noise variances at the estimated grey values, scaled to a mean of one over the mask; None if unknown.
+
+    One electron of a pixel of weight `w` counts for `w gain`: the variance of `y = w x` is `w^2 gain x + sigma^2`.
+    """
     if noise is None:
         return None
-    variance = noise.variance(estimate)
+    variance = noise.variance(mask**2 * estimate).astype(estimate.dtype)
     seen = (mask != 0).astype(estimate.dtype)
     floor = 1e-3 * jnp.max(variance * seen)
     weight = 1 / jnp.where(variance > floor, variance, jnp.where(floor > 0, floor, 1))

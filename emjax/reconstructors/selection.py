@@ -43,12 +43,6 @@ def path(build: Build, solver: Solver, data: LeastSquares, thetas: Array, steps:
     return lax.scan(visit, begin(thetas[0])[1], thetas)[1]
 
 
-def hold_out(key: Array, mask: Array) -> tuple[Array, Array]:
-    """The mask without a random tenth of its measured pixels, and that tenth (1 where held out)."""
-    held = (jax.random.uniform(key, mask.shape) < HELD_OUT) & (mask != 0)
-    return jnp.where(held, 0, mask), held.astype(mask.dtype)
-
-
 def crops(v: Array) -> Array:
     """Up to four crops `(n, h, w)` of at most `CROP` a side that stand for an image; all of it up to twice that."""
     h, w = v.shape[-2:]
@@ -66,32 +60,42 @@ def _starts(n: int) -> list[int]:
 
 
 class Samples(NamedTuple):
-    """What a weight is judged on: crops `(n, h, w)` of a pixel scan, and the noise variance of a sample."""
+    """What a weight is judged on: crops `(n, h, w)` of a pixel scan, and the noise variance of a measurement."""
 
     y: Array
-    kept: Array  # the training mask
-    held: Array  # 1 where a measured pixel is held out
+    kept: Array  # the training mask: the weights of the pixels that are not held out
+    held: Array  # the weights of the held-out pixels
     probe: Array  # random signs on the training mask
     variance: Array
 
 
 def samples(y: Array, A: PixelSampling, noise: Noise | None, key: Array) -> Samples:
-    """Split a pixel scan into training and held-out pixels; soft weights are divided out."""
+    """Split a pixel scan into training and held-out pixels."""
     seen = A.mask != 0
-    target = jnp.where(seen, y / jnp.where(seen, A.mask, 1), 0)
+    count = jnp.maximum(jnp.sum(seen), 1)
     split, sign = jax.random.split(key)
-    kept, held = hold_out(split, seen.astype(y.dtype))
-    probe = jax.random.rademacher(sign, y.shape, y.dtype) * kept
+    held = (jax.random.uniform(split, y.shape) < HELD_OUT) & seen
+    probe = jax.random.rademacher(sign, y.shape, y.dtype) * (seen & ~held)
+    mask = jnp.broadcast_to(A.mask, y.shape).astype(y.dtype)
     if noise is None:
-        variance = estimate_noise(target, seen).read_sigma ** 2
+        # Of y over its weights, and so larger than that of y by the mean of 1 / w^2.
+        safe = jnp.where(seen, mask, 1)
+        variance = estimate_noise(jnp.where(seen, y / safe, 0), seen).read_sigma ** 2
+        variance = variance * count / jnp.maximum(jnp.sum(jnp.where(seen, safe**-2, 0)), 1e-30)
         variance = jnp.where(jnp.isfinite(variance), variance, 0)
     else:
-        variance = noise.variance(jnp.sum(target) / jnp.maximum(jnp.sum(seen), 1))
-    return Samples(crops(target), crops(kept), crops(held), crops(probe), variance.astype(y.dtype))
+        variance = noise.variance(jnp.sum(mask * y) / count)
+    kept, hidden = jnp.where(held, 0, mask), jnp.where(held, mask, 0)
+    return Samples(crops(y), crops(kept), crops(hidden), crops(probe), variance.astype(y.dtype))
+
+
+def level(mask: Array) -> Array:
+    """The mean curvature of the data term of a pixel scan where it measures: 1 for a 0/1 mask."""
+    return jnp.sum(mask * mask) / jnp.maximum(jnp.sum(mask != 0), 1)
 
 
 class Visit(NamedTuple):
-    """What a candidate is: its index, its parameters, and whether to go on from the best so far or from the last."""
+    """A candidate: its parameters, and whether to go on from the best so far or from the last."""
 
     theta: Array
     from_best: Array
@@ -101,25 +105,31 @@ Propose = Callable[[Array, Array], Visit]
 
 
 def explore(
-    build: Build, solver: Solver, s: Samples, propose: Propose, count: int, steps: int, probes: int | None = None
+    build: Build, solver: Solver, s: Samples, propose: Propose, count: int, steps: int, linear: bool = False
 ) -> Array:
     """The estimated mean squared error, over all pixels of the crops, of `count` candidates, `steps` steps each.
 
-    `propose(i, errors)` gives candidate `i` from the errors of those before it (inf for those to come). `probes`: how
-    many crops measure the divergence, default all; of a linear method it depends on the mask alone, so that one does.
+    `propose(i, errors)` gives candidate `i` from the errors of those before it (inf for those to come). `linear`: one
+    crop is enough to measure the divergence of a method that is linear in `y`, the one with the most usual mask.
 
     Unmeasured pixels: the error at held-out ones, less the noise. Measured pixels, which a rough recovery leaves as
-    noisy as they are: Stein's estimate `|x - y|^2 / n - v + 2 v div / n`, its divergence from one random probe
-    (Stein 1981; Ramani, Blu, Unser 2008). Either alone is blind to half of the image.
+    noisy as they are: Stein's estimate `|A x - y|^2 / n - v + 2 v div / n`, its divergence from one random probe
+    (Stein 1981; Ramani, Blu, Unser 2008). Either alone is blind to half of the image. Pixels of soft weights `w` count
+    for `w^2`.
     """
     spread = jnp.max(jnp.abs(s.y))
     h = 0.1 * jnp.sqrt(s.variance) + 1e-3 * jnp.where(spread > 0, spread, 1)
-    # Every crop is solved for, and the first `probes` of them again with the probe on top.
-    ys = jnp.concatenate([s.y, (s.y + h * s.probe)[:probes]])
-    masks = jnp.concatenate([s.kept, s.kept[:probes]])
-    n_held, n_kept = jnp.maximum(jnp.sum(s.held), 1), jnp.maximum(jnp.sum(s.kept), 1)
-    n_probed = jnp.maximum(jnp.sum(s.kept[:probes]), 1)
-    share = (jnp.sum(s.held) + jnp.sum(s.kept)) / s.y.size
+    # Every crop is solved for, and those that measure the divergence again with the probe on top.
+    n = len(s.y)
+    counts = jnp.sum(s.kept != 0, (-2, -1)).astype(s.y.dtype)
+    usual = jnp.sum(counts**2) / jnp.maximum(jnp.sum(counts), 1)
+    probed = jnp.argmin(jnp.abs(counts - usual))[None] if linear else jnp.arange(n)
+    probe, mask = s.probe[probed], s.kept[probed]
+    ys = jnp.concatenate([s.y, s.y[probed] + h * probe])
+    masks = jnp.concatenate([s.kept, mask])
+    n_probed = jnp.maximum(jnp.sum(counts[probed]), 1)
+    n_kept, n_held = jnp.sum(counts), jnp.sum(s.held != 0).astype(s.y.dtype)
+    share = (n_held + n_kept) / s.y.size
 
     def begin(y: Array, mask: Array) -> Any:
         theta = propose(jnp.int32(0), errors).theta
@@ -136,14 +146,14 @@ def explore(
 
         states = lax.cond(from_best, lambda: best, lambda: states)
         states, xs = each(go_on, ys, masks, states)
-        x, moved = jnp.split(xs, [len(s.y)])
-        squares = (x - s.y) ** 2
-        divergence = jnp.sum(s.probe[:probes] * (moved - x[:probes])) / (h * n_probed)
-        unmeasured = jnp.sum(s.held * squares) / n_held - s.variance
-        measured = jnp.sum(s.kept * squares) / n_kept + (2 * divergence - 1) * s.variance
+        x, moved = xs[:n], xs[n:]
+        divergence = jnp.sum(probe * mask * (moved - x[probed])) / (h * n_probed)
+        unmeasured = jnp.sum(jnp.where(s.held != 0, (s.held * x - s.y) ** 2, 0)) / jnp.maximum(n_held, 1) - s.variance
+        measured = jnp.sum(jnp.where(s.kept != 0, (s.kept * x - s.y) ** 2, 0)) / jnp.maximum(n_kept, 1)
+        measured = measured + (2 * divergence - 1) * s.variance
         error = share * measured + (1 - share) * unmeasured
         # An estimate may dip below zero; the refinement takes logarithms of what is above the lowest plausible error.
-        error = jnp.maximum(error, 1e-3 * s.variance)
+        error = jnp.maximum(error, 1e-3 * s.variance + jnp.finfo(error.dtype).tiny)
         best = lax.cond(error < jnp.min(errors), lambda: states, lambda: best)
         return (errors.at[i].set(error), states, best), None
 
@@ -158,7 +168,7 @@ def parabola(log_theta: Array, errors: Array) -> tuple[Array, Array]:
     safe = jnp.where(jnp.isfinite(errors), errors, jnp.inf)
     i = jnp.argmin(safe)
     j = jnp.clip(i, 1, max(1, n - 2))
-    a, b, c = (jnp.log(jnp.maximum(safe[jnp.clip(j + k, 0, n - 1)], 1e-30)) for k in (-1, 0, 1))
+    a, b, c = (jnp.log(jnp.maximum(safe[jnp.clip(j + k, 0, n - 1)], jnp.finfo(safe.dtype).tiny)) for k in (-1, 0, 1))
     bend = a - 2 * b + c
     inside = (i == j) & (bend > 0) & jnp.isfinite(bend)
     shift = jnp.where(inside, 0.5 * (a - c) / jnp.where(inside, bend, 1), 0)

@@ -20,7 +20,7 @@ from emjax.functionals import LeastSquares, Quadratic
 from emjax.operators import DCT, LinearOperator, PixelSampling
 from emjax.operators.base import Shape, as_float
 from emjax.reconstructors.base import Reconstructor, noise_weights
-from emjax.reconstructors.selection import Visit, by_discrepancy, explore, needs_noise, parabola, samples
+from emjax.reconstructors.selection import Visit, by_discrepancy, explore, level, needs_noise, parabola, samples
 from emjax.reconstructors.variational import check_weight
 from emjax.solvers import PCG, Problem, solve
 
@@ -65,8 +65,8 @@ class Spectral(Reconstructor):
         """The problem that is solved."""
         dtype = data.y.real.dtype
         diagonal = data.A.gram_diagonal()
-        level = data.A.norm_bound() ** 2 if diagonal is None else jnp.mean(diagonal)
-        d = jnp.maximum(weight * jnp.asarray(frequency(data.A.in_shape), dtype) ** exponent, FLOOR * level)
+        curvature = data.A.norm_bound() ** 2 if diagonal is None else jnp.mean(diagonal)
+        d = jnp.maximum(weight * jnp.asarray(frequency(data.A.in_shape), dtype) ** exponent, FLOOR * curvature)
         return Problem(data, Quadratic(DCT(data.A.in_shape), d.astype(dtype), _mean(data.y, data.A)))
 
     def _fit(self, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Self:
@@ -95,15 +95,16 @@ class Spectral(Reconstructor):
     def _by_risk(self, y: Array, A: PixelSampling, noise: Noise | None, key: Array) -> tuple[Array, Array]:
         """First the cut-off frequency, where prior and data weigh the same, at exponent 3; then both around it.
 
-        `weight f_c^p = share of measured pixels` ties the weight to the cut-off: moving along p at a fixed cut-off
+        `weight f_c^p = mean(A.H A)` ties the weight to the cut-off: moving along p at a fixed cut-off
         changes the recovery little, so that a few steps from the last solution do.
         """
         dtype = y.dtype
         parts = samples(y, A, noise, key)
-        share = jnp.maximum(jnp.mean(parts.kept), 1e-6)
+        share = jnp.maximum(jnp.mean(parts.kept != 0), 1e-6)
+        curvature = share * level(A.mask).astype(dtype)
 
         def build(data: LeastSquares, theta: Array) -> Problem:
-            return self.problem(data, share / theta[0] ** theta[1], theta[1])
+            return self.problem(data, curvature / theta[0] ** theta[1], theta[1])
 
         # Beyond about the sampling's own Nyquist frequency there is nothing to gain, and the system turns stiff.
         highest = 0.9 * jnp.sqrt(share)
@@ -122,12 +123,12 @@ class Spectral(Reconstructor):
             late = jnp.stack([near(errors)[column], exponents[row]])
             return Visit(jnp.where(i < n, early, late), i == n)
 
-        errors = explore(build, PCG(), parts, propose, n + 3 * len(exponents), 8, probes=1)
+        errors = explore(build, PCG(), parts, propose, n + 3 * len(exponents), 8, linear=True)
         table = errors[n:].reshape(-1, 3)
         row = jnp.argmin(jnp.min(table, axis=1))
         chosen, _ = parabola(jnp.log(near(errors)), table[row])
         exponent = exponents[row]
-        return share / chosen**exponent, exponent
+        return curvature / chosen**exponent, exponent
 
     def _recover(self, y: Array, A: LinearOperator, noise: Noise | None) -> Array:
         assert self.weight is not None and self.exponent is not None

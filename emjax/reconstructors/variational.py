@@ -16,7 +16,7 @@ from emjax.functionals import L1, Box, LeastSquares
 from emjax.operators import LinearOperator, PixelSampling, Wavelet
 from emjax.operators.base import as_float
 from emjax.reconstructors.base import Reconstructor, noise_weights
-from emjax.reconstructors.selection import by_discrepancy, by_risk, needs_noise, samples
+from emjax.reconstructors.selection import by_discrepancy, by_risk, level, needs_noise, samples
 from emjax.solvers import FISTA, PDHG, TV, Problem, Term, solve
 
 
@@ -44,6 +44,11 @@ def measured_range(y: Array, A: LinearOperator) -> tuple[Array, Array]:
         return jnp.where(empty, 0, low), jnp.where(empty, 0, high)
     back = A.adjoint(y) / jnp.maximum(A.norm_bound() ** 2, jnp.finfo(y.real.dtype).tiny)
     return jnp.min(back), jnp.max(back)
+
+
+def _curvature(A: LinearOperator) -> Array:
+    """What a weight is relative to: the curvature of the data term."""
+    return level(A.mask) if isinstance(A, PixelSampling) else A.norm_bound() ** 2
 
 
 @pytree_dataclass
@@ -82,6 +87,7 @@ class TotalVariation(Reconstructor):
             return self
         low, high = measured_range(y, A)
         spread = jnp.where(high > low, high - low, 1).astype(y.real.dtype)
+        spread = spread * _curvature(A).astype(spread.dtype)
         thetas = spread * jnp.asarray(np.geomspace(0.2, 5e-4, 14), spread.dtype)
         solver = PDHG(balance=False)
         if isinstance(A, PixelSampling) and A.ndim == 2:
@@ -149,6 +155,7 @@ class WaveletL1(Reconstructor):
         centred = self._centred(y, A)
         low, high = measured_range(centred, A)
         spread = jnp.where(high > low, high - low, 1).astype(y.real.dtype)
+        spread = spread * _curvature(A).astype(spread.dtype)
         thetas = spread * jnp.asarray(np.geomspace(2.0, 2e-3, 14), spread.dtype)
         if isinstance(A, PixelSampling) and A.ndim == 2:
             weight = by_risk(self.problem, FISTA(), samples(centred, A, noise, key), thetas, 30)
@@ -160,5 +167,10 @@ class WaveletL1(Reconstructor):
 
     def _recover(self, y: Array, A: LinearOperator, noise: Noise | None) -> Array:
         assert self.weight is not None
-        problem = self.problem(LeastSquares(A, self._centred(y, A)), self.weight)
-        return self._offset(y, A) + solve(problem, FISTA(), gap=self.gap, max_steps=self.max_steps).value
+        offset, centred, weights, start = self._offset(y, A), self._centred(y, A), None, None
+        if noise is not None and isinstance(A, PixelSampling):
+            first = solve(self.problem(LeastSquares(A, centred), self.weight), FISTA(), gap=1e-2, max_steps=100)
+            start = first.value
+            weights = noise_weights(offset + start, noise, A.mask)
+        problem = self.problem(LeastSquares(A, centred, weights), self.weight)
+        return offset + solve(problem, FISTA(), gap=self.gap, max_steps=self.max_steps, start=start).value

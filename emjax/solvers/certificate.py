@@ -50,7 +50,8 @@ def diagonal_bounds(problem: Problem) -> Box | None:
 
     Clipping `x` to the range of `y / a` never raises such an objective. Other priors need a box from the user.
     """
-    if not all(term.lowered_by_clipping for term in problem.terms):
+    complex_x = jnp.issubdtype(problem.data.A.in_dtype, jnp.complexfloating) or jnp.iscomplexobj(problem.data.y)
+    if complex_x or not all(term.lowered_by_clipping for term in problem.terms):
         return problem.box
     if isinstance(problem.data, Fidelity):
         if not problem.data.A.is_diagonal:
@@ -232,7 +233,8 @@ def from_primal(problem: Problem, x: Array) -> Certificate:
 
     - one l1-type term behind an isometry `W`, no box: `p = -s W A.H q`, the largest `s <= 1` inside the dual ball;
     - one quadratic prior: its conjugate is finite everywhere;
-    - a box alone: likewise.
+    - a box alone: likewise;
+    - no term and a diagonal `A.H A`: its minimum in closed form.
 
     Other problems have no certificate here: the gap is infinite.
     """
@@ -245,6 +247,11 @@ def _from_primal(problem: Problem, x: Array) -> Certificate:
     back = data.A.adjoint(q)
     size = data.A.norm_bound() * norm(q)
     objective = data(x) + total([t(x) for t in terms])
+    if not terms and problem.box is None and (diagonal := data.gram_diagonal()) is not None:
+        gap = 0.5 * jnp.sum(_over(back, jnp.broadcast_to(diagonal, back.shape)))
+        return Certificate(
+            objective, jnp.where(jnp.isnan(objective), jnp.nan, gap), units(x) * (objective + norm(x) * size)
+        )
     if not terms and problem.box is not None:
         hidden = _times(norm(problem.box.reach(x)), size)
         return Certificate(objective, problem.box.fenchel_gap(x, -back), units(x) * (objective + hidden))

@@ -41,7 +41,8 @@ _MESSAGES = {
     Status.CONVERGED: "the certified gap is below the tolerance",
     Status.STEP_LIMIT: "the step limit came first; allow more steps (max_steps), or accept a larger gap",
     Status.STALLED: "the gap is down to rounding error; accept a larger gap, or compute in float64 (jax_enable_x64)",
-    Status.NON_FINITE: "NaN or infinite numbers appeared; look at the measurements and the weights",
+    Status.NON_FINITE: "NaN, infinite numbers, or a negative gap appeared: look at the measurements, and for weights "
+    "below zero and bounds out of order",
 }
 
 _RUNNING = -1
@@ -87,6 +88,8 @@ class Carry(NamedTuple):
     objective: Array
     gap: Array  # relative, allowance included
     status: Array
+    best: Array  # the smallest gap so far, and the steps at which it last fell by a tenth
+    since: Array
     history: History | None
 
 
@@ -100,7 +103,7 @@ def start(solver: Solver, plan: Any, state: Any, rows: int) -> Carry:
         unused = jnp.full((rows,), jnp.nan, inf.dtype)
         history = History(jnp.full((rows,), -1, jnp.int32), unused, unused)
     zero = jnp.zeros((), jnp.int32)
-    return Carry(state, value, zero, zero, inf, inf, zero + _RUNNING, history)
+    return Carry(state, value, zero, zero, inf, inf, zero + _RUNNING, inf, zero, history)
 
 
 def advance(solver: Solver, plan: Any, carry: Carry, tolerance: Array, limit: Array) -> Carry:
@@ -115,7 +118,7 @@ def advance(solver: Solver, plan: Any, carry: Carry, tolerance: Array, limit: Ar
         stride = jnp.maximum(solver.check_every, c.steps // 10)
         count = jnp.where(c.checks == 0, 0, jnp.minimum(stride, limit - c.steps))
         state = lax.fori_loop(0, count, lambda i, s: solver.step(plan, s, i == count - 1), c.state)
-        return judge(c, *solver.certificate(plan, state), c.steps + count, tolerance)
+        return judge(c, *solver.certificate(plan, state), c.steps + count, tolerance, energy(plan.problem))
 
     return lax.while_loop(running, block, carry)
 
@@ -141,19 +144,32 @@ def finish(carry: Carry) -> Carry:
     return carry._replace(status=jnp.where(carry.status == _RUNNING, int(Status.STEP_LIMIT), carry.status))
 
 
-def judge(carry: Carry, certificate: Certificate, value: Array, state: Any, steps: Array, tolerance: Array) -> Carry:
-    """The carry after a certificate."""
-    dtype = carry.objective.dtype
+def energy(problem: Problem) -> Array:
+    """`|y|^2 / 2`: what an objective is to be measured by that may vanish."""
+    y = problem.data.y
+    return 0.5 * jnp.sum(jnp.real(y * jnp.conj(y)))
+
+
+def judge(
+    carry: Carry, certificate: Certificate, value: Array, state: Any, steps: Array, tolerance: Array, size: Array
+) -> Carry:
+    """The carry after a certificate. `size`: an objective below `eps^2` of it is zero."""
+    dtype, eps = carry.objective.dtype, float(jnp.finfo(carry.objective.dtype).eps)
     objective, gap, allowance = (v.astype(dtype) for v in certificate)
     # Relative to max(|P|, |D|) with D = P - gap; the floor is for problems whose optimum is zero.
     lower = jnp.where(jnp.isfinite(gap), objective - gap, 0)
-    scale = jnp.maximum(jnp.maximum(jnp.abs(objective), jnp.abs(lower)), jnp.finfo(dtype).eps ** 2)
+    scale = jnp.maximum(jnp.maximum(jnp.abs(objective), jnp.abs(lower)), eps**2 * size.astype(dtype))
     bound = gap + allowance
-    relative = jnp.where(bound == 0, 0, bound / scale)
-    broken = ~jnp.isfinite(objective) | jnp.isnan(bound)
+    relative = jnp.where(bound == 0, 0, bound / jnp.where(scale > 0, scale, 1))
+    # Fenchel-Young gaps are not negative: more than rounding below zero is a problem that is not convex.
+    broken = ~jnp.isfinite(objective) | jnp.isnan(bound) | (gap < -2 * allowance - 1e3 * eps * scale)
     good = relative <= tolerance
     # Nothing to gain any more, or too little where the tolerance is out of reach.
     floor = jnp.isfinite(bound) & (gap <= jnp.where(allowance > tolerance * scale, 2, 1) * allowance)
+    # Rounding that no allowance knows of: a small gap that has not fallen while the number of steps has doubled.
+    fell = relative < 0.9 * carry.best
+    best, since = jnp.minimum(carry.best, relative), jnp.where(fell, steps, carry.since)
+    floor = floor | ((best < eps**0.5) & (steps > 2 * since + 50) & ~fell)
     status = jnp.where(good, int(Status.CONVERGED), jnp.where(floor, int(Status.STALLED), _RUNNING))
     status = jnp.where(broken, int(Status.NON_FINITE), status).astype(jnp.int32)
     relative = jnp.where(broken, jnp.inf, relative)
@@ -165,4 +181,4 @@ def judge(carry: Carry, certificate: Certificate, value: Array, state: Any, step
             history.objective.at[row].set(objective),
             history.gap.at[row].set(relative),
         )
-    return Carry(state, value, steps, carry.checks + 1, objective, relative, status, history)
+    return Carry(state, value, steps, carry.checks + 1, objective, relative, status, best, since, history)

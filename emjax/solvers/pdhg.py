@@ -193,6 +193,7 @@ def _scale(problem: Problem, rhs: Array, diagonal: Array | None) -> Array:
     if diagonal is not None:
         seen = diagonal > 0
         target = rhs / jnp.where(seen, diagonal, 1)
+        target = jnp.abs(target) if jnp.iscomplexobj(target) else target
         spread = jnp.max(jnp.where(seen, target, -jnp.inf)) - jnp.min(jnp.where(seen, target, jnp.inf))
     else:
         spread = jnp.max(jnp.abs(rhs)) / jnp.maximum(problem.data.A.norm_bound() ** 2, jnp.finfo(rhs.dtype).tiny)

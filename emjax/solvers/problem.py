@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from emjax._pytree import assign, pytree_dataclass, static
-from emjax.functionals import L1, Box, Fidelity, Functional, GroupL1, LeastSquares
+from emjax.functionals import L1, Box, Fidelity, Functional, GroupL1, LeastSquares, NuclearNorm
+from emjax.functionals.base import check_broadcast, weights
 from emjax.operators import FiniteDifference, Identity, LinearOperator
-from emjax.operators.base import Shape, as_float
+from emjax.operators.base import Shape
 
 
 @pytree_dataclass
@@ -30,6 +31,9 @@ class Term:
                 "Term takes a functional and a linear operator, got "
                 f"{type(self.functional).__name__} and {type(self.K).__name__}"
             )
+        weight = getattr(self.functional, "weight", None)
+        if weight is not None and not isinstance(self.functional, NuclearNorm):
+            check_broadcast(f"the weight of {type(self.functional).__name__}", weight, self.K.out_shape)
         assign(self, functional=self.functional.with_ndim(len(self.K.out_shape)))
 
     def __call__(self, x: Array) -> Array:
@@ -56,11 +60,12 @@ class TV:
 
     def __post_init__(self) -> None:
         spacing = None if self.spacing is None else tuple(float(s) for s in self.spacing)
-        assign(self, weight=as_float(self.weight), spacing=spacing)
+        assign(self, weight=weights("the weight of total variation", self.weight), spacing=spacing)
 
     def terms(self, in_shape: Shape) -> tuple[Term, ...]:
         """The terms of an `x` of shape `in_shape`."""
         ndim, weight = len(in_shape), self.weight
+        check_broadcast("the weight of total variation", weight, in_shape)
         if weight.ndim >= ndim > 0 and weight.ndim:
             weight = jnp.expand_dims(weight, weight.ndim - ndim)  # room for the axis of directions
         norm = GroupL1 if self.isotropic else L1

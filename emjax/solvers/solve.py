@@ -4,6 +4,7 @@ Every item of a batch stops on its own, and none changes another's result (see `
 """
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from emjax._pytree import batch_axes, pytree_dataclass, static
+from emjax._pytree import assign, batch_axes, pytree_dataclass, static
 from emjax.solvers import loop
 from emjax.solvers.fista import FISTA
 from emjax.solvers.loop import Carry, History, Solver, Status
@@ -22,11 +23,25 @@ from emjax.solvers.problem import Problem
 from emjax.solvers.transforms import by_backend, undifferentiable
 
 
+def _count(what: str, value: Any, least: int = 0) -> int:
+    """A whole number, or an error that says so."""
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{what}: a whole number of {least} or more, got {value!r}") from None
+    if isinstance(value, bool) or not least <= count < 2**31:
+        raise ValueError(f"{what}: a whole number from {least} to 2^31 - 1, got {value!r}")
+    return count
+
+
 @pytree_dataclass
 class Unrolled:
     """Differentiate by running exactly `steps` steps and going back through them, with checkpoints."""
 
     steps: int = static()
+
+    def __post_init__(self) -> None:
+        assign(self, steps=_count("Unrolled takes a number of steps", self.steps))
 
 
 @pytree_dataclass
@@ -64,8 +79,7 @@ class Solution:
 
 def choose(problem: Problem) -> Solver:
     """The solver that `solve` takes when none is given: the most special one that fits."""
-    has_quadratic = PCG().supports(problem) is None and bool(problem.terms)
-    if has_quadratic:
+    if PCG().supports(problem) is None:
         return PCG()
     if FISTA().supports(problem) is None:
         return FISTA()
@@ -95,6 +109,17 @@ def solve(
     if not isinstance(problem, Problem):
         raise TypeError(f"solve takes a Problem, got {type(problem).__name__}")
     solver = choose(problem) if solver is None else solver
+    if not hasattr(solver, "prepare"):
+        raise TypeError(f"solver is one of emjax.solvers, such as PDHG(), got {solver!r}")
+    if gradient is not None and not isinstance(gradient, Unrolled):
+        raise TypeError(f"gradient says how to differentiate, as in Unrolled(steps=200); got {gradient!r}")
+    if not isinstance(max_steps, jax.core.Tracer):
+        max_steps = _count("max_steps", max_steps)
+    history = _count("history counts certificates", history)
+    if jnp.ndim(gap) != 0:
+        raise ValueError(f"gap is one number for all items, got shape {jnp.shape(gap)}")
+    if not isinstance(gap, jax.core.Tracer) and not float(gap) >= 0:
+        raise ValueError(f"gap is the relative duality gap to reach, 0 or more, got {gap}")
     if (reason := solver.supports(problem)) is not None:
         raise ValueError(reason)
     batch, flat = _flatten(problem)
@@ -104,9 +129,11 @@ def solve(
     if gradient is not None:
         carry = _unrolled(flat, solver, (state, x0), steps=gradient.steps, batched=bool(batch))
     elif progress is None:
-        carry = _compiled(flat, solver, (state, x0), tolerance, limit, rows=int(history), batched=bool(batch))
+        carry = _compiled(flat, solver, (state, x0), tolerance, limit, rows=history, batched=bool(batch))
     else:
-        carry = _chunks(flat, solver, (state, x0), tolerance, int(limit), int(history), bool(batch), progress)
+        if isinstance(limit, jax.core.Tracer):
+            raise TypeError("progress is called on the host, between compiled parts: leave it out under jit")
+        carry = _chunks(flat, solver, (state, x0), tolerance, int(limit), history, bool(batch), progress)
 
     def shape(v: Array) -> Array:
         return v.reshape(*batch, *v.shape[1:]) if batch else v
@@ -198,7 +225,8 @@ def _unrolled(flat: Any, solver: Solver, start: Any, *, steps: int, batched: boo
         zero = jnp.zeros((), jnp.real(value).dtype)
         carry = loop.start(solver, frozen_plan, frozen, 0)
         certificate, _, _ = solver.certificate(frozen_plan, frozen)
-        return loop.finish(loop.judge(carry, certificate, value, frozen, jnp.int32(steps), zero))
+        size = loop.energy(problem)
+        return loop.finish(loop.judge(carry, certificate, value, frozen, jnp.int32(steps), zero, size))
 
     if not batched:
         return one(problem, solver, start)
@@ -238,7 +266,10 @@ def _flatten(problem: Problem) -> tuple[tuple[int, ...], tuple[Problem, _Axes]]:
     try:
         batch = np.broadcast_shapes(*shapes)
     except ValueError as err:
-        raise ValueError(f"the batch axes of the measurements, masks and weights do not fit: {shapes}") from err
+        axes = ", ".join(str(s) for s in dict.fromkeys(shapes) if s)
+        raise ValueError(
+            f"the batch axes of the measurements, masks and weights do not fit each other: {axes}"
+        ) from err
     size = int(np.prod(batch))
 
     def flat(x: Array, count: int) -> Array:
@@ -263,7 +294,8 @@ def _flatten_start(problem: Problem, start: Any, batch: tuple[int, ...], name: s
             raise ValueError(f"the start has shape {jnp.shape(start.value)}, the problem {(*batch, *core)}")
         state = jax.tree.map(lambda v: v.reshape(size, *v.shape[len(batch) :]) if batch else v, start.state)
         return state, None
-    x0 = jnp.asarray(start, jnp.real(problem.data.y).dtype)
+    x0 = jnp.asarray(start)
+    x0 = x0.astype(jnp.result_type(problem.data.y.real.dtype, jnp.complex64 if jnp.iscomplexobj(x0) else jnp.float32))
     if x0.ndim < len(core) or x0.shape[x0.ndim - len(core) :] != core:
         raise ValueError(f"the start has shape {x0.shape}, but x has shape {core} (batch axes in front)")
     x0 = jnp.broadcast_to(x0, (*batch, *core))

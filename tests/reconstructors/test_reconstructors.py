@@ -176,6 +176,28 @@ def test_a_louder_scan_gets_a_larger_weight(name: str) -> None:
     assert loud > 1.5 * quiet
 
 
+@weighted
+def test_soft_weights_of_one_size_change_nothing(name: str) -> None:
+    """`c y = c m x` holds the same information for every c, and the weight goes with c^2."""
+    y, A = scan()
+    soft = PixelSampling(0.25 * A.mask)
+    fitted, again = emjax.load(name).fit(y, A), emjax.load(name).fit(0.25 * y, soft)
+    np.testing.assert_allclose(again.weight, fitted.weight / 16, rtol=1e-2)
+    np.testing.assert_allclose(again(0.25 * y, soft), fitted(y, A), atol=2e-3)
+
+
+def test_a_part_without_samples_does_not_decide_the_weight() -> None:
+    image = jnp.asarray(phantom((264, 264), 3).image)
+    mask = uniform(jax.random.key(2), image.shape, 0.3).astype(jnp.float32)
+    y = image + 0.1 * jax.random.normal(KEY, image.shape)
+    recon = emjax.load("spectral")
+    whole = recon.fit(y, PixelSampling(mask))
+    for gone in (np.s_[:, :134], np.s_[134:]):
+        half = recon.fit(y, PixelSampling(mask.at[gone].set(0)))
+        weights = [float(f.weight * 0.1 ** (3 - f.exponent)) for f in (whole, half)]  # at the same frequency
+        assert 1 / 3 < weights[0] / weights[1] < 3, weights
+
+
 def test_automatic_weights_come_close_to_the_best() -> None:
     y, A = scan()
     grid = {
