@@ -10,7 +10,8 @@ import typer
 
 import emjax
 from emjax import io
-from emjax.cli.outputs import check_output
+from emjax.cli.outputs import check_output, reporting
+from emjax.cli.progress import progress_bar
 
 METHODS = ("linear", "tv", "wavelet", "spectral")
 
@@ -34,23 +35,32 @@ def run_demo(output: Path, *, size: int, ratio: float, dose: float, seed: int, a
     y = measure(noise_key, truth, A, Noise.from_dose(dose))
     rows: list[dict[str, Any]] = []
     images = {}
-    for name in METHODS:
-        recon = emjax.load(name)
-        jax.block_until_ready(recon(y, A))  # compile; the time below is that of a second image
-        begin = time.perf_counter()
-        x = jax.block_until_ready(recon(y, A))
-        seconds = time.perf_counter() - begin
-        images[name] = np.asarray(x)
-        rows.append({"method": name, "psnr": float(psnr(x, truth)), "ssim": float(ssim(x, truth)), "seconds": seconds})
+    with progress_bar(2 * len(METHODS), as_json) as advance:
+        for name in METHODS:
+            recon = emjax.load(name)
+            jax.block_until_ready(recon(y, A))  # compile; the time below is that of a second image
+            advance()
+            begin = time.perf_counter()
+            x = jax.block_until_ready(recon(y, A))
+            seconds = time.perf_counter() - begin
+            advance()
+            images[name] = np.asarray(x)
+            scores = {"psnr": float(psnr(x, truth)), "ssim": float(ssim(x, truth))}
+            rows.append({"method": name, **scores, "seconds": seconds})
     scan = np.where(np.asarray(A.mask) > 0, np.asarray(y), np.nan)
     _picture(output, np.asarray(truth), scan, images, rows, ratio, dose)
-    if as_json:
-        print(json.dumps({"output": str(output), "ratio": ratio, "dose": dose, "results": rows}))
-        return
+    with reporting(output):
+        if as_json:
+            print(json.dumps({"output": str(output), "ratio": ratio, "dose": dose, "results": rows}))
+        else:
+            _print_table(rows, f"{size} x {size}, {ratio:.0%} scanned, dose {dose:g}", output)
+
+
+def _print_table(rows: list[dict[str, Any]], title: str, output: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{size} x {size} phantom, {ratio:.0%} of the pixels, {dose:g} electrons a pixel")
+    table = Table(title=title, min_width=len(title))  # a title breaks where its table ends
     for column in ("method", "PSNR (dB)", "SSIM", "seconds"):
         table.add_column(column, justify="left" if column == "method" else "right")
     for row in rows:

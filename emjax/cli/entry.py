@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 import typer
 
@@ -56,10 +57,14 @@ def _explain(err: Exception) -> int:
     if isinstance(err, _Usage):
         context = getattr(err, "ctx", None)
         message, code = err.format_message(), err.exit_code  # type: ignore[attr-defined]
+        # Some of the messages ("Input should be greater than ...") keep the value to themselves.
+        details: list[dict[str, Any]] = getattr(err.__cause__, "errors", list)()
+        given = repr(details[0].get("input")) if details else ""
         if type(err).__name__ == "NoArgsIsHelpError":
             print(message)  # of the bare command: its help
         else:
             message = message.removeprefix("Invalid value: ").replace("Value error, ", "").rstrip(".")
+            message += "" if given in message else f", got {given}"
             _say(f"{message} (see {context.command_path if context else 'emjax'} --help)")
         return int(code)
     if isinstance(err, BrokenPipeError):
@@ -76,13 +81,16 @@ def _explain(err: Exception) -> int:
 def _flush() -> None:
     """Write out standard output while errors can still be told; at exit Python would print a traceback."""
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere
         raise
 
 
 def _say(message: str) -> None:
+    if sys.stderr is None:  # a print to None would go to standard output
+        return
     with contextlib.suppress(OSError):  # a closed standard error
         print(f"emjax: {' '.join(message.split())}", file=sys.stderr, flush=True)
 

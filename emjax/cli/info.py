@@ -3,7 +3,7 @@
 import importlib.metadata
 import platform
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -11,9 +11,9 @@ import emjax
 from emjax import io
 
 
-def describe_file(path: Path) -> dict[str, Any]:
+def describe_file(path: Path, rgb: Literal["error", "mean"] = "error") -> dict[str, Any]:
     """Shape, type, grey values, measured share and metadata of an image. Loads no JAX."""
-    scan = io.read(path)
+    scan = io.read(path, rgb=rgb)
     measured = scan.image if scan.mask is None else scan.image[scan.mask > 0]
     low, high = (float(v) * scan.scale + scan.offset for v in (measured.min(), measured.max()))
     return {

@@ -3,12 +3,11 @@
 import contextlib
 import functools
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import typer
@@ -16,10 +15,13 @@ import typer
 import emjax
 from emjax import io, tiling
 from emjax.cli.outputs import check_output
+from emjax.cli.progress import progress_bar
 
 # What differs between a tile and the whole image is less the missing surroundings than where their solvers stop. With
 # these settings they agree to 1e-3 (benchmarks/command.py); total variation, whose optimum is flat, in all but one
-# pixel of ten thousand.
+# pixel of ten thousand. The other methods are never tiled: a Delaunay triangulation of a lattice is ambiguous (four
+# points on a circle) and wavelets are bound to a dyadic grid, so that tiles would differ from the whole by up to 0.4
+# at single pixels, whatever the halo.
 PRECISE: dict[str, dict[str, Any]] = {
     "spectral": {"gap": 1e-7, "max_steps": 200},
     "tv": {"gap": 1e-4, "max_steps": 2000},
@@ -42,25 +44,30 @@ def recover_file(
     dtype: str | None,
     tile: int,
     halo: int,
+    rgb: Literal["error", "mean"] = "error",
     quiet: bool,
 ) -> dict[str, Any]:
     """Read, recover slice by slice and tile by tile, write; returns the report. Raises ValueError for bad input."""
     if tile <= 2 * halo:
         raise typer.BadParameter(f"--tile {tile} must be larger than twice --halo {halo}")
     given = _weight(method, weight)
+    scan = io.read(scan_path, mask=mask, missing=missing, rgb=rgb)
     target = output or scan_path.with_name(f"{scan_path.stem}_recovered.tif")
-    scan = io.read(scan_path, mask=mask, missing=missing)
     check_output(target, [scan_path, mask])
+    if dtype is not None:
+        scan.check_dtype(dtype)
     begin = time.perf_counter()
     recon = emjax.load(method, **given, **PRECISE.get(method, {}))
     image, weights = recover_scan(scan, recon, tile=tile, halo=halo, quiet=quiet)
     seconds = time.perf_counter() - begin
     io.write(target, image, like=scan, dtype=dtype)
+    soft = None if scan.mask is None else (scan.mask > 0) & (scan.mask < 1)
     return {
         "output": str(target),
         "shape": list(image.shape),
         "dtype": dtype or str(scan.dtype),
         "measured": 1.0 if scan.mask is None else round(float(np.mean(scan.mask > 0)), 6),
+        "soft_weights": None if soft is None or not soft.any() else float(np.mean(soft)),
         "method": method,
         "weights": weights,
         "seconds": round(seconds, 3),
@@ -72,7 +79,10 @@ def recover_file(
 def recover_scan(
     scan: io.Scan, recon: Any, *, tile: int = 512, halo: int = 48, quiet: bool = True
 ) -> tuple[np.ndarray, list[dict[str, float]]]:
-    """The recovered image, float32 of the scan's shape, and the weights of each slice."""
+    """The recovered image, float32 of the scan's shape, and the weights of each slice.
+
+    Slices with a side above `2 tile` are recovered in tiles, by the methods of `PRECISE`; the others take them whole.
+    """
     slices = scan.image if scan.image.ndim == 3 else scan.image[None]
     masks = np.broadcast_to(np.float32(1) if scan.mask is None else scan.mask, scan.image.shape).reshape(slices.shape)
     for i, m in enumerate(masks):
@@ -80,8 +90,9 @@ def recover_scan(
             raise ValueError(f"slice {i} (counted from 0) has no measured pixel; leave it out of the stack")
     out = np.empty(slices.shape, np.float32)
     weights = []
-    parts = 1 if max(slices.shape[1:]) <= 2 * tile else tiling.count(slices.shape[1:], tile, halo)
-    with _threads() as (pool, ahead), _bar(len(slices) * (1 + parts), quiet) as advance:
+    tileable = isinstance(recon, tuple(emjax.reconstructors.METHODS[name] for name in PRECISE))
+    parts = tiling.count(slices.shape[1:], tile, halo) if tileable and max(slices.shape[1:]) > 2 * tile else 1
+    with _threads() as (pool, ahead), progress_bar(len(slices) * (1 + parts), quiet) as advance:
         for i, (y, m) in enumerate(zip(slices, masks, strict=True)):
             m = np.ascontiguousarray(m)
             fitted = pool.submit(_fit, recon, *representative(y, m), i).result()
@@ -191,18 +202,3 @@ def _weight(method: str, weight: str) -> dict[str, float]:
     if not float(limits.tiny) <= value <= float(limits.max):
         raise typer.BadParameter(f'--weight takes "auto" or a finite number above 0, got {weight}')
     return {"weight": value}
-
-
-@contextlib.contextmanager
-def _bar(total: int, quiet: bool) -> Iterator[Callable[[], None]]:
-    """A progress bar on standard error where somebody may look at it."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("recovering", total=total)
-        yield lambda: progress.advance(task)

@@ -53,7 +53,7 @@ def bad_files(folder: Path) -> dict[str, str]:
         "empty.tif": "empty",
         "infinite.tif": "infinite",
         "nothing.tif": "no measured pixel",
-        "colour.tif": "colour",
+        "colour.tif": "--rgb mean",
         "complex.tif": "complex",
         "huge.tif": "too far apart",
         "no such.tif": "no such file",
@@ -75,15 +75,39 @@ def test_files_that_are_no_scan(emjax: Any, tmp_path: Path) -> None:
 
 
 def test_masks_that_do_not_fit(emjax: Any, scan: Path, tmp_path: Path) -> None:
-    shapes = {"shape": np.ones((64, 63), np.uint8), "empty": np.zeros((64, 64), np.uint8), "labels": np.arange(4096)}
-    shapes["labels"] = shapes["labels"].reshape(64, 64).astype(np.uint16)
+    shapes = {"shape": np.ones((64, 63), np.uint8), "empty": np.zeros((64, 64), np.uint8), "grey": np.arange(4096.0)}
+    shapes["grey"] = shapes["grey"].reshape(64, 64).astype(np.float32)
     before = files(tmp_path)
     for name, values in shapes.items():
         tifffile.imwrite(tmp_path / "mask.tif", values)
-        word = {"shape": "(64, 63)", "empty": "0 everywhere", "labels": "more than two values"}[name]
+        word = {"shape": "(64, 63)", "empty": "0 everywhere", "grey": "weights in [0, 1]"}[name]
         one_line(emjax("recover", scan, "--mask", "mask.tif"), 1, word)
     assert files(tmp_path) == sorted([*before, "mask.tif"])
     one_line(emjax("recover", scan, "--mask", "no mask.tif"), 1, "no mask.tif")
+
+
+def test_missing_values_that_no_pixel_has(emjax: Any, scan: Path) -> None:
+    for value in ("999", "nan", "inf"):
+        one_line(
+            emjax("recover", scan, "--missing", value), 1, f"no pixel has the value {value}", "NaN pixels are found"
+        )
+    assert files(scan.parent) == ["scan.tif"]
+
+
+def test_types_that_are_too_small(emjax: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(package.cli.recover, "recover_scan", None)  # said before the work
+    values = np.linspace(1, 70000, 4096, dtype=np.float32).reshape(64, 64)
+    for factor, word in ((1, "-65504 to 65504, but the image has 70000; use float32"), (1e-30, "cannot tell")):
+        io.write(tmp_path / "scan.tif", values * np.float32(factor))
+        one_line(emjax("recover", "scan.tif", "--dtype", "float16"), 1, "float16", word, "use float32")
+    assert files(tmp_path) == ["scan.tif"]
+
+
+def test_pages_of_unlike_size(emjax: Any, tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "pages.tif") as writer:
+        for rows in (64, 32):
+            writer.write(np.zeros((rows, 64), np.uint8), metadata=None)
+    one_line(emjax("recover", "pages.tif"), 1, "64 x 64", "32 x 64", "key=0")
 
 
 def test_a_slice_without_measurement_is_named(emjax: Any, tmp_path: Path) -> None:
@@ -135,10 +159,14 @@ def test_one_measured_pixel_is_enough(emjax: Any, tmp_path: Path, method: str) -
         (["--weight", "nan"], ["--weight"]),
         (["--weight", "1e99"], ["--weight"]),
         (["--method", "linear", "--weight", "1"], ["linear", "no weight"]),
-        (["--tile", "10"], ["--tile", "64"]),
+        (["--tile", "10"], ["--tile", "64", "got '10'"]),
         (["--tile", "64", "--halo", "32"], ["--tile 64", "--halo 32"]),
         (["--dtype", "complex64"], ["--dtype", "uint16"]),
-        (["--missing", "black"], ["--missing", "number"]),
+        (["--missing", "black"], ["--missing", "number", "got 'black'"]),
+        (["--rgb", "luma"], ["--rgb", "luma", "mean"]),
+        (["-o", ""], ["-o: the name is empty", "out.tif"]),
+        (["-o", "."], ["-o: the name is empty or that of a folder (.)"]),
+        (["-o", "../"], ["folder (..)", "../out.tif"]),
         (["-o", "out.png"], [".tif"]),
         (["-o", "scan.tif"], ["replace"]),
         (["--what"], ["--what"]),
@@ -160,8 +188,10 @@ def test_wrong_usage(emjax: Any, scan: Path, arguments: list[str], words: list[s
         (["--dose", "inf"], "--dose"),
         (["--read-noise", "-1"], "--read-noise"),
         (["--seed", "-1"], "--seed"),
-        (["--pattern", "spiral"], "line-hop"),
-        (["--mask", "out.tif"], "replace"),
+        (["--pattern", "zigzag"], "line-hop"),
+        (["--mask", "out.tif"], "--mask out.tif: this would replace out.tif; give --mask another name"),
+        (["--mask", "."], "--mask: the name is empty or that of a folder"),
+        (["--mask", "mask.png"], "--mask mask.png"),
     ],
 )
 def test_wrong_usage_of_sample(emjax: Any, scan: Path, arguments: list[str], word: str) -> None:

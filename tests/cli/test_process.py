@@ -75,7 +75,20 @@ def test_a_full_device_for_the_report(scan: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-c", program, "info", str(scan)], stdout=full, stderr=subprocess.PIPE, text=True
         )
-    assert done.returncode != 0 and "Traceback" not in done.stderr and "emjax: " in done.stderr
+    assert done.returncode == 1
+    assert done.stderr.startswith("emjax: the report could not be written to standard output (the disk is full")
+
+
+def test_a_report_that_nobody_takes_leaves_the_image(scan: Path) -> None:
+    emjax = f"{sys.executable} -c 'from emjax.cli import main; main()'"
+    recover = f"{emjax} recover {scan} --missing 0 --method linear -o {scan.with_name('out.tif')}"
+    ends = {">&-": "closed"} | ({"--json > /dev/full": "disk is full"} if os.path.exists("/dev/full") else {})
+    for end, word in ends.items():
+        done = subprocess.run(f"{recover} {end}", shell=True, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+        assert word in done.stderr and f"the image is written: {scan.with_name('out.tif')}" in done.stderr
+        assert tifffile.imread(scan.with_name("out.tif")).shape == (64, 64)
+        scan.with_name("out.tif").unlink()
 
 
 def test_the_file_is_written_whole(scan: Path) -> None:
