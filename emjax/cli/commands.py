@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from emjax.cli.outputs import reporting
+
 app = typer.Typer(
     name="emjax",
     help="Recover electron-microscopy images from few, noisy pixels.",
@@ -48,21 +50,69 @@ class Type(StrEnum):
     FLOAT64 = "float64"
 
 
+class Rgb(StrEnum):
+    """What becomes of colour channels that differ."""
+
+    ERROR = "error"
+    MEAN = "mean"
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+_TILE = "Largest side of the tiles of large images, pixels; linear and wavelet take any image whole."
 Image = Annotated[Path, typer.Argument(help="A TIFF image or stack.", show_default=False)]
+Colour = Annotated[Rgb, typer.Option("--rgb", help="Colour channels that differ: an error, or take their mean.")]
+
+# What the text says of entries besides their names.
+_NAMES = {"pixel_size_nm": "pixel size", "dwell_time_s": "dwell time", "seconds": "time"}
+_UNITS = {
+    "shape": "pixels",
+    "pixel_size_nm": "nm",
+    "dwell_time_s": "s",
+    "seconds": "s",
+    "measured": "of the pixels",
+    "soft_weights": "of the pixels",
+    "dose": "electrons a pixel at full grey value",
+    "read_noise": "of the full grey range",
+}
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from emjax import __version__
+
+        with reporting():
+            print(f"emjax {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _every(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
 def recover(
     scan: Image,
-    mask: Annotated[Path | None, typer.Option(help="A TIFF mask: non-zero where the beam measured.")] = None,
-    missing: Annotated[float | None, typer.Option(help="The grey value that means: not measured.")] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            help="A TIFF mask. Integers: non-zero where the beam measured. Floats: weights in [0, 1], 0 not measured."
+        ),
+    ] = None,
+    missing: Annotated[
+        float | None, typer.Option(help="The grey value that means: not measured. NaN needs no mention.")
+    ] = None,
     method: Annotated[Method, typer.Option(help="How to recover.")] = Method.SPECTRAL,
     weight: Annotated[str, typer.Option(help='"auto", or a number above 0 (larger is smoother).')] = "auto",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: SCAN_recovered.tif.")] = None,
     dtype: Annotated[Type | None, typer.Option(help="The output's type; default: the scan's.")] = None,
-    tile: Annotated[int, typer.Option(help="Largest side of the tiles of large images, pixels.", min=64)] = 512,
+    tile: Annotated[int, typer.Option(help=_TILE, min=64)] = 512,
     halo: Annotated[int, typer.Option(help="Overlap at each side of a tile, pixels.", min=4)] = 48,
+    rgb: Colour = Rgb.ERROR,
     json_: Json = False,
 ) -> None:
     """Recover a sparse or noisy scan; unmeasured pixels come from --mask, --missing, or NaN in the file."""
@@ -78,6 +128,7 @@ def recover(
         dtype=None if dtype is None else dtype.value,
         tile=tile,
         halo=halo,
+        rgb=rgb.value,
         quiet=json_,
     )
     show(report, json_)
@@ -93,6 +144,7 @@ def sample(
     read_noise: Annotated[float, typer.Option(help="Read-out noise, of the full grey range.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of pattern and noise.", min=0, max=2**32 - 1)] = 0,
     mask_output: Annotated[Path | None, typer.Option("--mask", help="Write the mask here too.")] = None,
+    rgb: Colour = Rgb.ERROR,
     json_: Json = False,
 ) -> None:
     """Simulate a sparse scan of a full image."""
@@ -107,6 +159,7 @@ def sample(
         read_noise=read_noise,
         seed=seed,
         mask_output=mask_output,
+        rgb=rgb.value,
     )
     show(report, json_)
 
@@ -116,12 +169,13 @@ def info(
     image: Annotated[
         Path | None, typer.Argument(help="A TIFF image; without it: the installation.", show_default=False)
     ] = None,
+    rgb: Colour = Rgb.ERROR,
     json_: Json = False,
 ) -> None:
     """What a file holds, or what emjax runs on."""
     from emjax.cli.info import describe_file, describe_installation
 
-    show(describe_installation() if image is None else describe_file(image), json_)
+    show(describe_installation() if image is None else describe_file(image, rgb.value), json_)
 
 
 @app.command()
@@ -140,13 +194,15 @@ def demo(
 
 
 def show(report: dict[str, Any], as_json: bool) -> None:
-    """One JSON object, or a line an entry; entries that are None are left out of the text."""
-    if as_json:
-        print(json.dumps(report))
-        return
-    for name, value in report.items():
-        if value is not None:
-            print(f"{name.replace('_', ' ')}: {_text(name, value)}")
+    """One JSON object, or a line an entry with its unit; entries that are None are left out of the text."""
+    with reporting(report.get("output")):
+        if as_json:
+            print(json.dumps(report))
+            return
+        for name, value in report.items():
+            if value is not None:
+                unit = f" {_UNITS[name]}" if name in _UNITS else ""
+                print(f"{_NAMES.get(name, name.replace('_', ' '))}: {_text(name, value)}{unit}")
 
 
 def _text(name: str, value: Any) -> str:
