@@ -1,7 +1,7 @@
 """`emjax sample`: a full image on disk to a simulated sparse scan on disk."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import typer
@@ -20,6 +20,7 @@ def sample_file(
     read_noise: float,
     seed: int,
     mask_output: Path | None,
+    rgb: Literal["error", "mean"] = "error",
 ) -> dict[str, Any]:
     """Write the scan as float32 in the image's own grey values, NaN where not measured. Raises ValueError."""
     if not 0 < ratio <= 1:
@@ -28,10 +29,10 @@ def sample_file(
         raise typer.BadParameter(f"--dose is the electrons a pixel at full grey value, finite and above 0; got {dose}")
     if not 0 <= read_noise < float("inf"):
         raise typer.BadParameter(f"--read-noise must be finite and not negative, got {read_noise}")
-    scan = io.read(image_path)
+    scan = io.read(image_path, rgb=rgb)
     check_output(output, [image_path])
     if mask_output is not None:
-        check_output(mask_output, [image_path, output])
+        check_output(mask_output, [image_path, output], option="--mask")
     import jax
 
     from emjax.acquisition import Noise, measure, pattern
