@@ -50,8 +50,7 @@ def diagonal_bounds(problem: Problem) -> Box | None:
 
     Clipping `x` to the range of `y / a` never raises such an objective. Other priors need a box from the user.
     """
-    complex_x = jnp.issubdtype(problem.data.A.in_dtype, jnp.complexfloating) or jnp.iscomplexobj(problem.data.y)
-    if complex_x or not all(term.lowered_by_clipping for term in problem.terms):
+    if not all(term.lowered_by_clipping for term in problem.terms):
         return problem.box
     if isinstance(problem.data, Fidelity):
         if not problem.data.A.is_diagonal:
@@ -66,6 +65,8 @@ def diagonal_bounds(problem: Problem) -> Box | None:
             return problem.box
         target, error = problem.data.target()
         seen = diagonal > 0
+    if jnp.iscomplexobj(target):  # complex images have no order
+        return problem.box
     low = jnp.min(jnp.where(seen, target - error, jnp.inf))
     high = jnp.max(jnp.where(seen, target + error, -jnp.inf))
     empty = ~jnp.any(seen)

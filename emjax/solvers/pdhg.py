@@ -68,7 +68,7 @@ class PDHG:
         elif not data.has_prox or box is not None:
             distance = SquaredDistance(data.y, data.weight, len(data.out_shape))
             terms = (Term(distance, data.A), *terms)
-        norms = tuple(term.K.norm_bound().astype(rhs.dtype) for term in terms)
+        norms = tuple(term.K.norm_bound().astype(jnp.real(rhs).dtype) for term in terms)
         return Plan(problem, terms, box, rhs, diagonal, norms, _scale(problem, rhs, diagonal))
 
     def init(self, plan: Plan, x0: Array | None) -> State:
@@ -207,7 +207,7 @@ def _scale(problem: Problem, rhs: Array, diagonal: Array | None) -> Array:
         level = jnp.max(diagonal) * spread
     weight = jnp.clip(weight, jnp.finfo(rhs.dtype).eps * level, 0.5 * max(problem.in_shape) * level)
     ratio = spread / jnp.where(weight > 0, weight, 1)
-    return jnp.where(jnp.isfinite(ratio) & (ratio > 0), ratio, 1).astype(rhs.dtype)
+    return jnp.where(jnp.isfinite(ratio) & (ratio > 0), ratio, 1).astype(jnp.real(rhs).dtype)
 
 
 def _least_tau(plan: Plan, x: Array, objective: Array) -> Array:

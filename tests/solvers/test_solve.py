@@ -75,7 +75,7 @@ def test_history(make: Any, solver: Solver) -> None:
     assert bool((s.history.steps[rows:] == -1).all()) and bool(jnp.isnan(s.history.gap[rows:]).all())
     assert s.history.gap[rows - 1] == s.gap and s.history.objective[rows - 1] == s.objective
     assert bool((s.history.gap[: rows - 1] > 1e-2).all())
-    long = solve(make(), solver, gap=-1.0, max_steps=400, history=12)
+    long = solve(make(), solver, gap=0.0, max_steps=400, history=12)
     if long.status == Status.STEP_LIMIT:  # more checks than rows: the last row holds the last
         assert long.history.steps[-1] == 400 and bool((long.history.steps[:rows] == s.history.steps[:rows]).all())
 
