@@ -107,7 +107,9 @@ def recover(
         float | None, typer.Option(help="The grey value that means: not measured. NaN needs no mention.")
     ] = None,
     method: Annotated[Method, typer.Option(help="How to recover.")] = Method.SPECTRAL,
-    weight: Annotated[str, typer.Option(help='"auto", or a number above 0 (larger is smoother).')] = "auto",
+    weight: Annotated[
+        str, typer.Option(help='"auto", or a number above 0, for grey values in [0, 1] (larger is smoother).')
+    ] = "auto",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: SCAN_recovered.tif.")] = None,
     dtype: Annotated[Type | None, typer.Option(help="The output's type; default: the scan's.")] = None,
     tile: Annotated[int, typer.Option(help=_TILE, min=64)] = 512,
