@@ -237,6 +237,15 @@ def test_the_title_of_the_demo_is_one_line(capsys: Any, monkeypatch: pytest.Monk
     assert title in capsys.readouterr().out
 
 
+def test_the_demo_shows_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(demo, "METHODS", ("linear",))
+    monkeypatch.setattr(demo, "_picture", lambda *_args: None)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    demo.run_demo(tmp_path / "demo.png", size=64, ratio=0.2, dose=400, seed=0, as_json=False)
+    captured = capsys.readouterr()
+    assert "recovering" in captured.err and "linear" in captured.out
+
+
 def test_version(emjax: Any) -> None:
     assert emjax("--version").out == f"emjax {package.__version__}\n"
 
