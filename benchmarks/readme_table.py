@@ -44,7 +44,40 @@ def sparse_scans(result: dict[str, Any]) -> dict[str, Any]:
     return {"columns": ["pixels measured", "noise", *[f"{m} (dB)" for m in methods]], "rows": lines}
 
 
-SUMMARIES = {"operators": operators, "sparse_scans": sparse_scans}
+# Groups of the solvers' accuracy figures: how their names begin, and how the README calls the worst of them.
+GROUPS = {
+    "certified gap": "certified relative gap, float32 / float64: worst share of its bar",
+    "true gap less reported gap": "true gap less the reported one: largest",
+    "TV inpainting": "objective against an independent ADMM, relative: worst",
+    "wavelet-l1": "objective against an independent ISTA, relative: worst",
+    "noisy square": "objective against recomputed optima, relative: worst",
+    "batch against": "a batch against single items, a neighbour 1000 times larger: worst",
+}
+
+
+def solvers(result: dict[str, Any]) -> dict[str, Any]:
+    """The worst figure of each group of accuracy figures, and every timing figure."""
+    rows: list[list[Any]] = []
+    figures = result.get("accuracy", {}).get("figures", [])
+    for begin, text in GROUPS.items():
+        group = [f for f in figures if f["figure"].startswith(begin)]
+        if begin == "certified gap" and group:
+            rows.append([text, max(f["value"] / f["bar"] for f in group), "at most 1"])
+        elif group:
+            bar = group[0]["bar"]
+            rows.append([text, max(f["value"] for f in group if f["bar"] == bar), f"at most {bar:.3g}"])
+    timing = result.get("timing", {}).get("figures", [])
+    rows += [[f["figure"], f["value"], f"{f['rule']} {f['bar']:.3g}"] for f in timing]
+    return {"columns": ["figure", "value", "bar"], "rows": rows}
+
+
+def command(result: dict[str, Any]) -> dict[str, Any]:
+    """Every figure with its bar."""
+    rows = [[name, f["value"], f"below {f['bar']:g}"] for name, f in result["figures"].items()]
+    return {"columns": ["figure", "value", "bar"], "rows": rows}
+
+
+SUMMARIES = {"command": command, "operators": operators, "solvers": solvers, "sparse_scans": sparse_scans}
 
 
 def cell(value: Any) -> str:
@@ -56,7 +89,7 @@ def cell(value: Any) -> str:
 
 def table(columns: list[str], rows: list[list[Any]]) -> str:
     """A Markdown table; columns of numbers are aligned to the right."""
-    numeric = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(columns))]
+    numeric = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(columns))]
     lines = [columns, ["---:" if right else "---" for right in numeric], *[[cell(v) for v in row] for row in rows]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
