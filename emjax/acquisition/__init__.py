@@ -1,25 +1,55 @@
-"""How a scan comes about: patterns, dose and noise, and a phantom to scan."""
+"""How a scan comes about: patterns and their time, dose and noise, distortions, and a phantom to scan."""
 
 from typing import TYPE_CHECKING, Any
 
-from emjax.acquisition.noise import Noise, estimate_noise, measure
+from emjax.acquisition.adaptive import (
+    DENSITIES,
+    adaptive,
+    gradient_density,
+    residual_density,
+    second_pass,
+    variance_density,
+)
+from emjax.acquisition.density import variable_density
+from emjax.acquisition.distortion import displace, drift, line_jitter
+from emjax.acquisition.low_discrepancy import low_discrepancy
+from emjax.acquisition.noise import Noise, estimate_noise, estimate_poisson_gaussian, measure
 from emjax.acquisition.patterns import PATTERNS, jittered_grid, line_hop, pattern, uniform
+from emjax.acquisition.poisson_disc import poisson_disc
+from emjax.acquisition.spiral import spiral
+from emjax.acquisition.timing import ratio_at_time, scan_time
 
 if TYPE_CHECKING:
     from emjax.acquisition._phantom import Organelle, Phantom, phantom
 
 __all__ = [
+    "DENSITIES",
     "PATTERNS",
     "Noise",
     "Organelle",
     "Phantom",
+    "adaptive",
+    "displace",
+    "drift",
     "estimate_noise",
+    "estimate_poisson_gaussian",
+    "gradient_density",
     "jittered_grid",
     "line_hop",
+    "line_jitter",
+    "low_discrepancy",
     "measure",
     "pattern",
     "phantom",
+    "poisson_disc",
+    "ratio_at_time",
+    "residual_density",
+    "scan_time",
+    "second_pass",
+    "spiral",
     "uniform",
+    "variable_density",
+    "variance_density",
 ]
 
 

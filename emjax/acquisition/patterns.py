@@ -1,31 +1,27 @@
-"""Scan patterns: which pixels the beam visits. Each returns a boolean mask of shape `shape`, pure in `key`."""
+"""Scan patterns: which pixels the beam visits. Each returns a mask of shape `shape`, pure in `key`.
 
+Masks are boolean, but for the spiral's, which are soft weights. `ratio` is the share of pixels that are not zero.
+"""
+
+import math
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from emjax.operators.base import check_shape
-
-
-def _check(shape: Sequence[int], ratio: float, name: str, axes: int = 2) -> tuple[int, ...]:
-    shape = check_shape(shape)
-    if len(shape) < axes:
-        raise ValueError(f"the {name} pattern needs a shape with {axes} or more axes, got {shape}")
-    if not 0 < ratio <= 1:
-        raise ValueError(f"the sampling ratio lies in (0, 1], got {ratio}")
-    return shape
+from emjax.acquisition._pattern_arguments import check_pattern, pixel_count
+from emjax.acquisition.density import variable_density
+from emjax.acquisition.low_discrepancy import low_discrepancy
+from emjax.acquisition.poisson_disc import poisson_disc
+from emjax.acquisition.spiral import spiral
 
 
 def uniform(key: Array, shape: Sequence[int], ratio: float) -> Array:
     """Exactly `round(ratio * n)` (at least one) pixels, all subsets equally likely."""
-    shape = _check(shape, ratio, "random", 1)
-    size = 1
-    for n in shape:
-        size *= n
-    order = jax.random.permutation(key, size)
-    return (order < max(1, round(ratio * size))).reshape(shape)
+    shape = check_pattern(shape, ratio, "random", 1)
+    order = jax.random.permutation(key, math.prod(shape))
+    return (order < pixel_count(shape, ratio)).reshape(shape)
 
 
 def jittered_grid(key: Array, shape: Sequence[int], ratio: float) -> Array:
@@ -33,7 +29,7 @@ def jittered_grid(key: Array, shape: Sequence[int], ratio: float) -> Array:
 
     The cells have area `1 / ratio` on average; their borders are rounded to pixels, so sizes differ by one.
     """
-    shape = _check(shape, ratio, "jittered grid")
+    shape = check_pattern(shape, ratio, "jittered grid")
     cells = _cells(shape, ratio)
     # Cell edges in pixels, and a uniform place inside each cell along each axis.
     mask = jnp.zeros(shape, bool)
@@ -68,7 +64,7 @@ def line_hop(key: Array, shape: Sequence[int], ratio: float, *, band: int | None
     (Kovarik et al. 2016, "Implementing an accurate and rapid sparse sampling approach for low-dose atomic resolution
     STEM imaging").
     """
-    shape = _check(shape, ratio, "line-hop")
+    shape = check_pattern(shape, ratio, "line-hop")
     if band is not None and band < 1:
         raise ValueError(f"a band has one or more rows, got band={band}")
     h, w = shape[-2:]
@@ -90,7 +86,15 @@ def line_hop(key: Array, shape: Sequence[int], ratio: float, *, band: int | None
     return jnp.zeros(shape, bool).at[(*index, row, columns)].set(True)
 
 
-PATTERNS = {"random": uniform, "jittered": jittered_grid, "line-hop": line_hop}
+PATTERNS = {
+    "random": uniform,
+    "jittered": jittered_grid,
+    "poisson-disc": poisson_disc,
+    "low-discrepancy": low_discrepancy,
+    "variable-density": variable_density,
+    "line-hop": line_hop,
+    "spiral": spiral,
+}
 
 
 def pattern(name: str, key: Array, shape: Sequence[int], ratio: float) -> Array:

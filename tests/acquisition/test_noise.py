@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emjax.acquisition import Noise, estimate_noise, measure, phantom, uniform
+from emjax.acquisition import Noise, estimate_noise, estimate_poisson_gaussian, measure, phantom, uniform
 from emjax.operators import Fourier, PixelSampling
 
 KEY = jax.random.key(5)
 estimate = jax.jit(lambda y, mask: estimate_noise(y, mask).read_sigma)
+estimate_both = jax.jit(estimate_poisson_gaussian)
 
 
 @functools.cache
@@ -159,3 +160,50 @@ def test_estimates_map_export_and_refuse_batches(image: np.ndarray) -> None:
     jax.export.export(jax.jit(estimate_noise), platforms=["cpu", "cuda", "tpu"])(ys[0], masks[0])
     with pytest.raises(ValueError, match="vmap"):
         estimate_noise(ys, masks)
+
+
+@pytest.mark.parametrize("ratio", [0.4, 1.0])
+@pytest.mark.parametrize(
+    ("kind", "dose", "read"),
+    [("neuropil", 20, 0.0), ("neuropil", 50, 0.05), ("neuropil", 200, 0.02), ("axons", 20, 0.0), ("axons", 50, 0.05)],
+)
+def test_gain_and_read_out_are_told_apart(kind: str, dose: float, read: float, ratio: float) -> None:
+    x = tissue(kind)
+    A = PixelSampling(uniform(KEY, x.shape, ratio))
+    found = estimate_both(measure(KEY, x, A, Noise.from_dose(dose, read)), A.mask)
+    assert abs(float(found.gain) * dose - 1) < 0.2
+    # What is left of a read-out that adds little to the counting noise is small, too.
+    assert abs(float(found.read_sigma) - read) < max(0.5 * read, 0.2 * (x.mean() / dose) ** 0.5)
+    variance = float(Noise.from_dose(dose, read).variance(x.mean()))
+    assert abs(float(found.variance(x.mean())) / variance - 1) < 0.2
+
+
+def test_pure_read_out_noise_has_no_gain() -> None:
+    # Hills of all greys, smooth but for the noise: here the two are told apart sharply.
+    x = jnp.clip(jax.image.resize(jax.random.uniform(KEY, (16, 16)), (320, 320), "cubic"), 0, 1)
+    for noise in (Noise(0.0, 0.05), Noise(0.02, 0.0), Noise(0.01, 0.08)):
+        found = estimate_both(measure(KEY, x, PixelSampling(jnp.ones(x.shape)), noise), jnp.ones(x.shape))
+        assert abs(float(found.gain) - float(noise.gain)) < 0.002
+        assert abs(float(found.read_sigma) - float(noise.read_sigma)) < 0.012
+
+
+def test_gain_scales_with_the_grey_values_and_ignores_what_was_not_measured(image: np.ndarray) -> None:
+    A = PixelSampling(uniform(KEY, image.shape, 0.5))
+    y = measure(KEY, image, A, Noise.from_dose(50, 0.05))
+    first, scaled = estimate_both(y, A.mask), estimate_both(jnp.where(A.mask > 0, 1000 * y, jnp.nan), A.mask)
+    np.testing.assert_allclose(scaled.gain, 1000 * first.gain, rtol=0.01)
+    np.testing.assert_allclose(scaled.read_sigma, 1000 * first.read_sigma, rtol=0.01)
+
+
+def test_poisson_gaussian_estimates_map_export_and_refuse_batches(image: np.ndarray) -> None:
+    ys = measure(KEY, jnp.stack([image[:96, :96]] * 2), PixelSampling(jnp.ones((96, 96))), Noise.from_dose(30))
+    masks = jnp.ones(ys.shape)
+    both = jax.jit(jax.vmap(estimate_poisson_gaussian))(ys, masks)
+    np.testing.assert_allclose(both.gain, [estimate_both(y, m).gain for y, m in zip(ys, masks, strict=True)], rtol=1e-3)
+    jax.export.export(jax.jit(lambda y, m: estimate_poisson_gaussian(y, m).gain), platforms=["cpu", "cuda", "tpu"])(
+        ys[0], masks[0]
+    )
+    assert np.isnan(estimate_both(jnp.ones((32, 32)), jnp.zeros((32, 32))).gain)
+    assert float(estimate_both(jnp.full((32, 32), 0.7), jnp.ones((32, 32))).gain) == 0
+    with pytest.raises(ValueError, match="vmap"):
+        estimate_poisson_gaussian(ys, masks)
