@@ -33,7 +33,11 @@ class Pattern(StrEnum):
 
     RANDOM = "random"
     JITTERED = "jittered"
+    POISSON_DISC = "poisson-disc"
+    LOW_DISCREPANCY = "low-discrepancy"
+    VARIABLE_DENSITY = "variable-density"
     LINE_HOP = "line-hop"
+    SPIRAL = "spiral"
 
 
 class Type(StrEnum):

@@ -45,11 +45,13 @@ def sample_file(
         noise = Noise(0.0 if dose is None else 1 / dose, read_noise)
     scanned = np.empty(slices.shape, np.float32)
     for i, x in enumerate(slices):
-        mask = np.asarray(pattern(pattern_name, jax.random.fold_in(pattern_key, i), x.shape, ratio))
+        weights = np.asarray(pattern(pattern_name, jax.random.fold_in(pattern_key, i), x.shape, ratio), np.float32)
         if scan.mask is not None:
-            mask = mask & (np.broadcast_to(scan.mask, scan.image.shape).reshape(slices.shape)[i] > 0)
-        y = measure(jax.random.fold_in(noise_key, i), x, PixelSampling(mask), noise)
-        scanned[i] = np.where(mask, np.asarray(y), np.nan)
+            weights = weights * (np.broadcast_to(scan.mask, scan.image.shape).reshape(slices.shape)[i] > 0)
+        y = measure(jax.random.fold_in(noise_key, i), x, PixelSampling(weights), noise)
+        # The file holds grey values: soft weights are divided out, and the read-out noise of faint pixels is larger.
+        seen = weights > 0
+        scanned[i] = np.where(seen, np.asarray(y) / np.where(seen, weights, 1), np.nan)
     scanned = scanned.reshape(scan.image.shape)
     measured = ~np.isnan(scanned)
     if not measured.any():
