@@ -74,7 +74,8 @@ def ratio_at_time(
     build: a pattern, `(key, shape, ratio) -> mask`; cost: the seconds of what it builds, as
     `lambda mask: scan_time(mask, dwell, settling, flyback)`. With long settling a dense scan with gaps takes longer
     than a full raster: the answer is the highest ratio below the first at which the time is exceeded, to the relative
-    `tolerance`; 1 if none is. On the host: it builds some twenty masks. Raises ValueError where no pixel fits in.
+    `tolerance`; 1 if none is. On the host: it builds some twenty masks, and some patterns compile for each. Raises
+    ValueError where no pixel fits in.
     """
 
     def fits(ratio: float) -> bool:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emjax.acquisition import jittered_grid, line_hop, ratio_at_time, scan_time, uniform
+from emjax.acquisition import line_hop, ratio_at_time, scan_time, uniform, variable_density
 
 KEY = jax.random.key(2)
 DWELL, SETTLING, FLYBACK = 2.0, 30.0, 500.0
@@ -66,8 +66,8 @@ def test_the_ratio_at_a_time_takes_that_time() -> None:
     shape = (64, 64)
     seconds = float(cost(uniform(KEY, shape, 0.2)))
     np.testing.assert_allclose(ratio_at_time(seconds, KEY, shape, uniform, cost=cost), 0.2, rtol=0.01)
-    found = ratio_at_time(seconds, KEY, shape, jittered_grid, cost=cost)
-    assert 0.98 * seconds < float(cost(jittered_grid(KEY, shape, found))) <= seconds
+    found = ratio_at_time(seconds, KEY, shape, variable_density, cost=cost)
+    assert 0.98 * seconds < float(cost(variable_density(KEY, shape, found))) <= seconds
 
 
 def test_enough_time_for_everything_gives_the_whole_image_and_too_little_an_error() -> None:
