@@ -34,8 +34,8 @@ def operators(result: dict[str, Any]) -> dict[str, Any]:
     return {"columns": ["dtype", "worst adjoint error", "must be below", "worst against references"], "rows": rows}
 
 
-def sparse_scans(result: dict[str, Any]) -> dict[str, Any]:
-    """One row a scan, one column a method: the mean PSNR with automatic weights."""
+def psnr_by_method(result: dict[str, Any]) -> dict[str, Any]:
+    """One row a ratio and noise, one column a method or pattern: the mean PSNR with automatic weights."""
     rows = result["summary"]
     methods = list(dict.fromkeys(row["method"] for row in rows))
     psnr = {(row["ratio"], row["noise"], row["method"]): row["psnr"] for row in rows}
@@ -77,7 +77,13 @@ def command(result: dict[str, Any]) -> dict[str, Any]:
     return {"columns": ["figure", "value", "bar"], "rows": rows}
 
 
-SUMMARIES = {"command": command, "operators": operators, "solvers": solvers, "sparse_scans": sparse_scans}
+SUMMARIES = {
+    "adaptive_scan": psnr_by_method,
+    "command": command,
+    "operators": operators,
+    "solvers": solvers,
+    "sparse_scans": psnr_by_method,
+}
 
 
 def cell(value: Any) -> str:

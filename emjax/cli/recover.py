@@ -95,6 +95,8 @@ def recover_scan(
     with _threads() as (pool, ahead), progress_bar(len(slices) * (1 + parts), quiet) as advance:
         for i, (y, m) in enumerate(zip(slices, masks, strict=True)):
             m = np.ascontiguousarray(m)
+            if scan.offset:  # of a soft weight w the file holds w x, and so (w x - offset) / scale
+                y = np.where(m > 0, y + np.float32(scan.offset / scan.scale) * (1 - m), y)
             fitted = pool.submit(_fit, recon, *representative(y, m), i).result()
             weights.append(_weights(fitted))
             advance()

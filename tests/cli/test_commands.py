@@ -256,3 +256,19 @@ def test_help_is_quick_and_complete(emjax: Any) -> None:
         assert result.code == 0 and result.err == "" and "Usage" in result.out
     assert emjax().code == 2
     assert json.loads(emjax("info", "--json").out)["emjax"]
+
+
+def test_soft_weights_of_grey_values_with_an_offset() -> None:
+    """A file holds `w x` whatever its zero is: signed and unsigned grey values are recovered alike."""
+    rng = np.random.default_rng(3)
+    truth = np.add.outer(np.sin(np.arange(40) / 5), np.cos(np.arange(32) / 6)) / 4 + 0.5
+    weights = (rng.random(truth.shape) < 0.5) * rng.uniform(0.5, 1, truth.shape).astype("f4")
+    recon = package.load("spectral", weight=1.0, exponent=3.0)
+    found = []
+    for shift in (0.0, -3.0):
+        grey = (truth + shift) * 10  # outside [0, 1]: stretched, with an offset
+        scan = io.Scan.from_array((weights * grey).astype("f4"), mask=weights)
+        x, _ = recover.recover_scan(scan, recon)
+        found.append(scan.original(x, "f4") / 10 - shift)
+    np.testing.assert_allclose(found[1], found[0], atol=2e-3)
+    assert np.sqrt(np.mean((found[0] - truth) ** 2)) < 0.02
