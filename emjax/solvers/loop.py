@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from emjax.solvers.certificate import Certificate
+from emjax.solvers.certificate import Certificate, norm
 from emjax.solvers.problem import Problem
 
 
@@ -90,6 +90,7 @@ class Carry(NamedTuple):
     status: Array
     best: Array  # the smallest gap so far, and the steps at which it last fell by a tenth
     since: Array
+    residual: Array  # how far `value` has moved since the last certificate, relative to its norm
     history: History | None
 
 
@@ -103,7 +104,7 @@ def start(solver: Solver, plan: Any, state: Any, rows: int) -> Carry:
         unused = jnp.full((rows,), jnp.nan, inf.dtype)
         history = History(jnp.full((rows,), -1, jnp.int32), unused, unused)
     zero = jnp.zeros((), jnp.int32)
-    return Carry(state, value, zero, zero, inf, inf, zero + _RUNNING, inf, zero, history)
+    return Carry(state, value, zero, zero, inf, inf, zero + _RUNNING, inf, zero, inf, history)
 
 
 def advance(solver: Solver, plan: Any, carry: Carry, tolerance: Array, limit: Array) -> Carry:
@@ -173,6 +174,8 @@ def judge(
     status = jnp.where(good, int(Status.CONVERGED), jnp.where(floor, int(Status.STALLED), _RUNNING))
     status = jnp.where(broken, int(Status.NON_FINITE), status).astype(jnp.int32)
     relative = jnp.where(broken, jnp.inf, relative)
+    size_of_value = norm(value)
+    residual = norm(value - carry.value) / jnp.where(size_of_value > 0, size_of_value, 1)
     history = carry.history
     if history is not None:
         row = jnp.minimum(carry.checks, history.steps.shape[0] - 1)
@@ -181,4 +184,6 @@ def judge(
             history.objective.at[row].set(objective),
             history.gap.at[row].set(relative),
         )
-    return Carry(state, value, steps, carry.checks + 1, objective, relative, status, best, since, history)
+    return Carry(
+        state, value, steps, carry.checks + 1, objective, relative, status, best, since, residual.astype(dtype), history
+    )

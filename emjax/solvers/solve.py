@@ -50,7 +50,9 @@ class Solution:
 
     value: the recovered item, `(*batch, *in_shape)`. status: a `Status`. steps: taken. objective: at `value`.
     gap: a bound of `objective - optimum` relative to the larger of the primal and dual objective, rounding included
-    (inf where the problem admits no certificate: bound it with a `Box`). state: to continue from (`start=solution`).
+    (inf where the problem admits no certificate: bound it with a `Box`). residual: how far the steps between the
+    last two certificates moved `value`, relative to its norm: all there is to judge by where the gap is inf, and no
+    bound of an error (nan after an unrolled solve). state: to continue from (`start=solution`).
     history: the certificates along the way where asked for.
     """
 
@@ -59,6 +61,7 @@ class Solution:
     steps: Array
     objective: Array
     gap: Array
+    residual: Array
     state: Any
     history: History | None
     solver: str = static()
@@ -139,7 +142,9 @@ def solve(
         return v.reshape(*batch, *v.shape[1:]) if batch else v
 
     c = jax.tree.map(shape, carry)
-    return Solution(c.value, c.status, c.steps, c.objective, c.gap, c.state, c.history, type(solver).__name__)
+    return Solution(
+        c.value, c.status, c.steps, c.objective, c.gap, c.residual, c.state, c.history, type(solver).__name__
+    )
 
 
 # One item, and many.
@@ -226,7 +231,8 @@ def _unrolled(flat: Any, solver: Solver, start: Any, *, steps: int, batched: boo
         carry = loop.start(solver, frozen_plan, frozen, 0)
         certificate, _, _ = solver.certificate(frozen_plan, frozen)
         size = loop.energy(problem)
-        return loop.finish(loop.judge(carry, certificate, value, frozen, jnp.int32(steps), zero, size))
+        carry = loop.judge(carry, certificate, value, frozen, jnp.int32(steps), zero, size)
+        return loop.finish(carry._replace(residual=jnp.full_like(carry.residual, jnp.nan)))
 
     if not batched:
         return one(problem, solver, start)
