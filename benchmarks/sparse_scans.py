@@ -2,8 +2,7 @@
 
 Seven crops of 512^2 pixels of the test parts of axondeepseg-sem (two of rat7, two of rat8) and flyem-medulla-fibsem
 (slices 186, 191, 197), uint8 / 255; random pixels, 5 to 50 %; Gaussian noise of 0 and 0.05. PSNR with range 1, clipped;
-SSIM; seconds of a warm recovery, measured apart from the rest (median of the images), with weights from the data and
-with given ones. The oracle takes the weight with the best PSNR against the truth, on a grid of 14 values from the
+SSIM; seconds of a warm recovery, measured apart from the rest (on rat7), with weights from the data and with given ones. The oracle takes the weight with the best PSNR against the truth, on a grid of 14 values from the
 smoothest down, which it leaves once three values in a row have brought nothing; `spectral` also tries the exponents 2,
 2.5, 3, 3.5, 4.
 
@@ -66,6 +65,7 @@ CROPS: dict[str, tuple[str, int | None, int, int]] = {
     "ebc": (EBC, None, 300, 300),
 }
 IMAGES = ("rat7", "rat8", "fibsem-191", "rat7-b", "rat8-b", "fibsem-186", "fibsem-197")
+TIMED = "rat7"
 # Outside figures on the same draws (seed 0): spectral with a weight by an oracle on a coarse grid, exponents 2, 3, 4.
 REFERENCE = {
     ("rat7", 0.10, 0.0): (30.62, 32.38, 32.22),
@@ -257,10 +257,12 @@ def losses(runs: dict[str, Any]) -> dict[str, Any]:
 
 
 def measure_times(truths: dict[str, np.ndarray], runs: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of warm recoveries, one a method, image, ratio and noise: on a machine with nothing else to do."""
+    """Seconds of warm recoveries of `TIMED`, for each method, ratio and noise: on a machine with nothing else to do."""
     times: dict[str, Any] = {}
     for name, methods in runs.items():
         image, ratio, noise = name.split(", ")
+        if image != TIMED:
+            continue
         y, A = scan(truths[image], float(ratio.split()[1]), float(noise.split()[1]), 0)
         times[name] = {}
         for method, entries in methods.items():
@@ -396,7 +398,7 @@ def main() -> int:
             print(f"{label(*case)}: {best}", flush=True)
     if arguments.only != "quality":
         times.update(measure_times(truths, runs))
-    report["complete"] = all(label(*case) in runs and label(*case) in times for case in cases)
+    report["complete"] = all(label(*case) in runs and (case[0] != TIMED or label(*case) in times) for case in cases)
     update()
     print(markdown(report))
     passed = all(row["passed"] for part in ("weights", "reference") for row in report[part].values())

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from emjax.operators.base import Shape, as_float
@@ -24,8 +25,9 @@ def weights(what: str, value: Any) -> Array:
     value = as_float(value)
     if jnp.iscomplexobj(value):
         raise ValueError(f"{what} is real, got a complex value")
-    if not isinstance(value, jax.core.Tracer) and bool(jnp.any(value < 0)):
-        raise ValueError(f"{what} is 0 or more, got {float(jnp.min(value)):g}")
+    # In NumPy: inside of a trace even the operations on known values are traced.
+    if not isinstance(value, jax.core.Tracer) and (known := np.asarray(value)).size and known.min() < 0:
+        raise ValueError(f"{what} is 0 or more, got {known.min():g}")
     return value
 
 

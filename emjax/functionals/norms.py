@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from emjax._pytree import assign, leaf, pytree_dataclass, static
@@ -125,7 +126,8 @@ class Box(Functional):
 
     def __post_init__(self) -> None:
         low, high = as_float(self.low), as_float(self.high)
-        if not isinstance(low, jax.core.Tracer) and not isinstance(high, jax.core.Tracer) and bool(jnp.any(low > high)):
+        traced = isinstance(low, jax.core.Tracer) or isinstance(high, jax.core.Tracer)
+        if not traced and bool(np.any(np.asarray(low) > np.asarray(high))):
             raise ValueError(f"a box needs low <= high everywhere, got {self.low} and {self.high}")
         assign(self, low=low, high=high)
 

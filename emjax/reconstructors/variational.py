@@ -28,7 +28,7 @@ def check_weight(weight: Any) -> Array | None:
         raise ValueError(f'a weight is a number or "auto", got {weight!r}')
     weight = as_float(weight)
     # Values are known here only outside of a trace; inside, a negative weight ends as a non-finite gap.
-    if not isinstance(weight, jax.core.Tracer) and not bool(jnp.all(weight >= 0)):
+    if not isinstance(weight, jax.core.Tracer) and not bool(np.all(np.asarray(weight) >= 0)):
         raise ValueError(f"a weight is not negative and not NaN, got {weight}")
     return weight
 

@@ -90,7 +90,7 @@ class Carry(NamedTuple):
     status: Array
     best: Array  # the smallest gap so far, and the steps at which it last fell by a tenth
     since: Array
-    residual: Array  # how far `value` has moved since the last certificate, relative to its norm
+    residual: Array  # where the gap is infinite: how far `value` moved since the last certificate, over its norm
     history: History | None
 
 
@@ -109,6 +109,7 @@ def start(solver: Solver, plan: Any, state: Any, rows: int) -> Carry:
 
 def advance(solver: Solver, plan: Any, carry: Carry, tolerance: Array, limit: Array) -> Carry:
     """Run until the certificate is good enough or `limit` steps were taken in all."""
+    size = energy(plan.problem)
 
     def running(c: Carry) -> Array:
         return (c.status == _RUNNING) & ((c.steps < limit) | (c.checks == 0))
@@ -119,7 +120,7 @@ def advance(solver: Solver, plan: Any, carry: Carry, tolerance: Array, limit: Ar
         stride = jnp.maximum(solver.check_every, c.steps // 10)
         count = jnp.where(c.checks == 0, 0, jnp.minimum(stride, limit - c.steps))
         state = lax.fori_loop(0, count, lambda i, s: solver.step(plan, s, i == count - 1), c.state)
-        return judge(c, *solver.certificate(plan, state), c.steps + count, tolerance, energy(plan.problem))
+        return judge(c, *solver.certificate(plan, state), c.steps + count, tolerance, size)
 
     return lax.while_loop(running, block, carry)
 
@@ -174,8 +175,9 @@ def judge(
     status = jnp.where(good, int(Status.CONVERGED), jnp.where(floor, int(Status.STALLED), _RUNNING))
     status = jnp.where(broken, int(Status.NON_FINITE), status).astype(jnp.int32)
     relative = jnp.where(broken, jnp.inf, relative)
-    size_of_value = norm(value)
-    residual = norm(value - carry.value) / jnp.where(size_of_value > 0, size_of_value, 1)
+    residual = lax.cond(
+        jnp.isfinite(bound), lambda: jnp.full((), jnp.nan, dtype), lambda: _moved(value, carry.value).astype(dtype)
+    )
     history = carry.history
     if history is not None:
         row = jnp.minimum(carry.checks, history.steps.shape[0] - 1)
@@ -187,3 +189,8 @@ def judge(
     return Carry(
         state, value, steps, carry.checks + 1, objective, relative, status, best, since, residual.astype(dtype), history
     )
+
+
+def _moved(value: Array, before: Array) -> Array:
+    size = norm(value)
+    return norm(value - before) / jnp.where(size > 0, size, 1)

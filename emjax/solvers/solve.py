@@ -50,9 +50,9 @@ class Solution:
 
     value: the recovered item, `(*batch, *in_shape)`. status: a `Status`. steps: taken. objective: at `value`.
     gap: a bound of `objective - optimum` relative to the larger of the primal and dual objective, rounding included
-    (inf where the problem admits no certificate: bound it with a `Box`). residual: how far the steps between the
-    last two certificates moved `value`, relative to its norm: all there is to judge by where the gap is inf, and no
-    bound of an error (nan after an unrolled solve). state: to continue from (`start=solution`).
+    (inf where the problem admits no certificate: bound it with a `Box`). residual: where the gap is
+    inf, how far the steps between the last two certificates moved `value`, relative to its norm; it bounds no error.
+    nan elsewhere, and after an unrolled solve. state: to continue from (`start=solution`).
     history: the certificates along the way where asked for.
     """
 

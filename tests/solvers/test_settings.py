@@ -77,6 +77,17 @@ def test_types_that_cannot_be_meant(make: Any) -> None:
         make()
 
 
+def test_known_values_inside_a_trace() -> None:
+    @jax.jit
+    def run(y: jax.Array) -> jax.Array:
+        problem = Problem(
+            LeastSquares(A, y, np.ones(SHAPE, "f4")), TV(np.full(SHAPE, 0.05, "f4")), Box(-2, 2), L1(0.01)
+        )
+        return solve(problem, PDHG(), gap=1e-3).status
+
+    assert run(Y) == Status.CONVERGED
+
+
 def test_a_negative_weight_inside_a_trace_has_a_status() -> None:
     status = jax.jit(lambda w: solve(Problem(LeastSquares(A, Y), TV(w), Box(-2, 2)), PDHG()).status)
     assert status(-0.05) == Status.NON_FINITE and status(0.05) == Status.CONVERGED
