@@ -2,9 +2,9 @@
 
 Seven crops of 512^2 pixels of the test parts of axondeepseg-sem (two of rat7, two of rat8) and flyem-medulla-fibsem
 (slices 186, 191, 197), uint8 / 255; random pixels, 5 to 50 %; Gaussian noise of 0 and 0.05. PSNR with range 1, clipped;
-SSIM; seconds of a warm recovery, measured apart from the rest (on rat7), with weights from the data and with given ones. The oracle takes the weight with the best PSNR against the truth, on a grid of 14 values from the
-smoothest down, which it leaves once three values in a row have brought nothing; `spectral` also tries the exponents 2,
-2.5, 3, 3.5, 4.
+SSIM; seconds of a warm recovery, measured apart from the rest (on rat7) with weights from the data and with given ones.
+The oracle takes the weight with the best PSNR against the truth, on a grid of 14 values from the smoothest down, which
+it leaves once three values in a row have brought nothing; `spectral` also tries the exponents 2, 2.5, 3, 3.5, 4.
 
     python benchmarks/sparse_scans.py -o benchmarks/results/sparse_scans.json [--only quality|timing] [--quick]
 
