@@ -20,6 +20,7 @@ def scan(mask: jax.Array) -> jax.Array:
     return jnp.where(mask, X, jnp.nan)
 
 
+@pytest.mark.slow
 @every
 @pytest.mark.parametrize("share", [0.3, 0.7])
 def test_both_passes_keep_the_budget_and_look_where_there_is_detail(name: str, share: float) -> None:
@@ -77,6 +78,7 @@ def test_a_budget_that_is_spent_leaves_nothing(name: str) -> None:
     np.testing.assert_array_equal(everything, ~coarse)
 
 
+@pytest.mark.slow
 def test_scans_jit_map_and_export() -> None:
     run = functools.partial(adaptive, scan=lambda m: jnp.where(m, X, 0), shape=SHAPE, ratio=0.1)
     keys = jax.random.split(KEY, 2)

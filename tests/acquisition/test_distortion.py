@@ -16,6 +16,7 @@ def test_no_amplitude_no_change(distort) -> None:
     np.testing.assert_array_equal(distort(KEY, X, 0.0), X)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distort", [drift, line_jitter])
 def test_batches_amplitudes_and_keys(distort) -> None:
     xs = jnp.stack([X, X, X])
@@ -64,6 +65,7 @@ def test_jitter_has_its_amplitude_and_no_mean() -> None:
         line_jitter(KEY, ramp, 1.0, correlation=1.0)
 
 
+@pytest.mark.slow
 def test_drift_grows_along_the_frame_and_is_no_one_way_street() -> None:
     i, j = jnp.meshgrid(jnp.arange(64.0), jnp.arange(64.0), indexing="ij")
     for ramp in (i, j):  # displacements along the lines and across them

@@ -92,6 +92,7 @@ def test_a_level_for_each_item_of_a_batch() -> None:
     np.testing.assert_allclose(noise.variance(x)[:, 0, 0], [0, 0.01, 0.005], rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_measure_is_pure_and_exports() -> None:
     A, x = PixelSampling(jnp.ones((8, 9))), jax.random.uniform(KEY, (2, 8, 9))
     noise = Noise(0.01, 0.1)
@@ -195,6 +196,7 @@ def test_gain_scales_with_the_grey_values_and_ignores_what_was_not_measured(imag
     np.testing.assert_allclose(scaled.read_sigma, 1000 * first.read_sigma, rtol=0.01)
 
 
+@pytest.mark.slow
 def test_poisson_gaussian_estimates_map_export_and_refuse_batches(image: np.ndarray) -> None:
     ys = measure(KEY, jnp.stack([image[:96, :96]] * 2), PixelSampling(jnp.ones((96, 96))), Noise.from_dose(30))
     masks = jnp.ones(ys.shape)

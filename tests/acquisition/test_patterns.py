@@ -184,6 +184,7 @@ def test_variable_density_gives_each_pixel_its_chance() -> None:
     np.testing.assert_allclose(masks.mean(0), expected, atol=0.03)
 
 
+@pytest.mark.slow
 def test_variable_density_is_centre_weighted_by_default_and_even_in_a_flat_density() -> None:
     mask = np.asarray(variable_density(KEY, (3, 96, 100), 0.1))
     assert (mask.sum((1, 2)) == 960).all() and (mask[0] != mask[1]).any()
