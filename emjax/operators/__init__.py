@@ -11,6 +11,7 @@ from emjax.operators.fourier import Fourier, SubsampledFourier
 from emjax.operators.frames import UndecimatedWavelet, parseval_frame
 from emjax.operators.function import Function, Reshape, from_function
 from emjax.operators.hadamard import Hadamard
+from emjax.operators.patches import Patches
 from emjax.operators.pixels import PixelSampling
 from emjax.operators.scrambled import Scramble, SubsampledDCT, SubsampledHadamard
 from emjax.operators.wavelets import Band, Wavelet
@@ -31,6 +32,7 @@ __all__ = [
     "Hadamard",
     "Identity",
     "LinearOperator",
+    "Patches",
     "PixelSampling",
     "Reshape",
     "Scale",

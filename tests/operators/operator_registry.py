@@ -139,6 +139,7 @@ EXAMPLES = (
     ),
     Example("blocks of masks", lambda r, s: ops.Blockwise(ops.PixelSampling(r.weights(2, 3)), s)),
     Example("blocks, 3-D", lambda r, s: ops.Blockwise(ops.DCT((2, 2, 2)), s), EXACT, SHAPES_3D),
+    Example("patches of a stack", lambda r, s: ops.Patches(s, 2), EXACT, SHAPES_3D),
     Example("down-sampling, bicubic", lambda r, s: ops.Downsampling(s, 2), EXACT),
     Example("down-sampling, Lanczos", lambda r, s: ops.Downsampling(s, (1.5, 3), "lanczos3"), EXACT),
     Example("down-sampling, area", lambda r, s: ops.Downsampling((2 * s[0], s[1]), (2, 1), "area"), EXACT),
