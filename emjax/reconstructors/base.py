@@ -110,6 +110,13 @@ def _recover_items(recon: Reconstructor, y: Array, A: LinearOperator, noise: Noi
     return _over_items(_one_recover, recon, y, A, noise, key)
 
 
+def grey_level(y: Array, A: LinearOperator) -> Array:
+    """The grey level `c` of a uniform image that explains the measurements of one item best: `A 1 c ~ y`."""
+    ones = A.forward(jnp.ones(A.in_shape, y.real.dtype))
+    power = jnp.sum(jnp.abs(ones) ** 2)
+    return jnp.sum(jnp.real(jnp.conj(ones) * y)) / jnp.where(power > 0, power, 1)
+
+
 def noise_weights(estimate: Array, noise: Noise | None, mask: Array) -> Array | None:
     """Inverse noise variances at the estimated grey values, scaled to a mean of one over the mask; None if unknown.
 

@@ -19,7 +19,7 @@ from emjax.acquisition.noise import Noise
 from emjax.functionals import LeastSquares, Quadratic
 from emjax.operators import DCT, LinearOperator, PixelSampling
 from emjax.operators.base import Shape, as_float
-from emjax.reconstructors.base import Reconstructor, noise_weights
+from emjax.reconstructors.base import Reconstructor, grey_level, noise_weights
 from emjax.reconstructors.selection import Visit, by_discrepancy, explore, level, needs_noise, parabola, samples
 from emjax.reconstructors.variational import check_weight
 from emjax.solvers import PCG, Problem, solve
@@ -67,7 +67,7 @@ class Spectral(Reconstructor):
         diagonal = data.A.gram_diagonal()
         curvature = data.A.norm_bound() ** 2 if diagonal is None else jnp.mean(diagonal)
         d = jnp.maximum(weight * jnp.asarray(frequency(data.A.in_shape), dtype) ** exponent, FLOOR * curvature)
-        return Problem(data, Quadratic(DCT(data.A.in_shape), d.astype(dtype), _mean(data.y, data.A)))
+        return Problem(data, Quadratic(DCT(data.A.in_shape), d.astype(dtype), grey_level(data.y, data.A)))
 
     def _fit(self, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Self:
         weight, exponent = self.weight, self.exponent
@@ -141,10 +141,3 @@ class Spectral(Reconstructor):
         if noise is not None and isinstance(A, PixelSampling):
             x = run(noise_weights(x, noise, A.mask), x)
         return x
-
-
-def _mean(y: Array, A: LinearOperator) -> Array:
-    """The grey level that explains the measurements best."""
-    ones = A.forward(jnp.ones(A.in_shape, y.real.dtype))
-    power = jnp.sum(jnp.abs(ones) ** 2)
-    return jnp.sum(jnp.real(jnp.conj(ones) * y)) / jnp.where(power > 0, power, 1)

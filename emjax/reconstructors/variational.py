@@ -15,7 +15,7 @@ from emjax.acquisition.noise import Noise
 from emjax.functionals import L1, Box, LeastSquares
 from emjax.operators import LinearOperator, PixelSampling, Wavelet
 from emjax.operators.base import as_float
-from emjax.reconstructors.base import Reconstructor, noise_weights
+from emjax.reconstructors.base import Reconstructor, grey_level, noise_weights
 from emjax.reconstructors.selection import by_discrepancy, by_risk, level, needs_noise, samples
 from emjax.solvers import FISTA, PDHG, TV, Problem, Term, solve
 
@@ -140,14 +140,8 @@ class WaveletL1(Reconstructor):
         scale = 2.0 ** (-self.decay * jnp.asarray(level - 1, data.y.real.dtype))
         return Problem(data, Term(L1(weight * scale), W))
 
-    def _offset(self, y: Array, A: LinearOperator) -> Array:
-        """The grey level `c` that explains the measurements best: `A 1 c ~ y`."""
-        ones = A.forward(jnp.ones(A.in_shape, y.real.dtype))
-        power = jnp.sum(jnp.abs(ones) ** 2)
-        return jnp.sum(jnp.real(jnp.conj(ones) * y)) / jnp.where(power > 0, power, 1)
-
     def _centred(self, y: Array, A: LinearOperator) -> Array:
-        return A.measured(y - A.forward(jnp.full(A.in_shape, self._offset(y, A))))
+        return A.measured(y - A.forward(jnp.full(A.in_shape, grey_level(y, A))))
 
     def _fit(self, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Self:
         if self.weight is not None:
@@ -167,7 +161,7 @@ class WaveletL1(Reconstructor):
 
     def _recover(self, y: Array, A: LinearOperator, noise: Noise | None) -> Array:
         assert self.weight is not None
-        offset, centred, weights, start = self._offset(y, A), self._centred(y, A), None, None
+        offset, centred, weights, start = grey_level(y, A), self._centred(y, A), None, None
         if noise is not None and isinstance(A, PixelSampling):
             first = solve(self.problem(LeastSquares(A, centred), self.weight), FISTA(), gap=1e-2, max_steps=100)
             start = first.value
