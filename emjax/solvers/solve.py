@@ -4,6 +4,7 @@ Every item of a batch stops on its own, and none changes another's result (see `
 """
 
 import functools
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from jax import Array, lax
 
 from emjax._pytree import assign, batch_axes, pytree_dataclass, static
 from emjax.solvers import loop
+from emjax.solvers.cores import spread, threads
 from emjax.solvers.fista import FISTA
 from emjax.solvers.loop import Carry, History, Solver, Status
 from emjax.solvers.pcg import PCG
@@ -126,17 +128,18 @@ def solve(
     if (reason := solver.supports(problem)) is not None:
         raise ValueError(reason)
     batch, flat = _flatten(problem)
+    size = math.prod(batch) if batch else None
     state, x0 = _flatten_start(problem, start, batch, type(solver).__name__)
     dtype = jnp.real(problem.data.y).dtype
     tolerance, limit = jnp.asarray(gap, dtype), jnp.asarray(max_steps, jnp.int32)
     if gradient is not None:
         carry = _unrolled(flat, solver, (state, x0), steps=gradient.steps, batched=bool(batch))
     elif progress is None:
-        carry = _compiled(flat, solver, (state, x0), tolerance, limit, rows=history, batched=bool(batch))
+        carry = _batch(flat, solver, (state, x0), tolerance, limit, rows=history, size=size)
     else:
         if isinstance(limit, jax.core.Tracer):
             raise TypeError("progress is called on the host, between compiled parts: leave it out under jit")
-        carry = _chunks(flat, solver, (state, x0), tolerance, int(limit), history, bool(batch), progress)
+        carry = _chunks(flat, solver, (state, x0), tolerance, int(limit), history, size, progress)
 
     def shape(v: Array) -> Array:
         return v.reshape(*batch, *v.shape[1:]) if batch else v
@@ -172,23 +175,45 @@ def _continued() -> Callable[..., Any]:
     return undifferentiable(by_backend(_advance))
 
 
-@functools.partial(jax.jit, static_argnames=("rows", "batched"))
+@functools.partial(jax.jit, static_argnames=("rows", "batched", "count"))
 def _compiled(
-    flat: Any, solver: Solver, start: Any, tolerance: Array, limit: Array, *, rows: int, batched: bool
+    flat: Any,
+    solver: Solver,
+    start: Any,
+    tolerance: Array,
+    limit: Array,
+    first: Array | None = None,
+    *,
+    rows: int | None,
+    batched: bool,
+    count: int = 0,
 ) -> Any:
+    """Every item, or `count` of them from item `first` on; without `rows`, `start` is a carry to go on from."""
     problem, axes = flat
-    run = _single(rows)
+    run = _continued() if rows is None else _single(rows)
     if not batched:
         return run(problem, solver, start, tolerance, limit)
+    if first is not None:
+
+        def share(x: Any, batched: bool = True) -> Any:
+            return lax.dynamic_slice_in_dim(x, first, count) if batched else x
+
+        leaves, treedef = jax.tree.flatten(problem)
+        problem = jax.tree.unflatten(treedef, map(share, leaves, axes.flags))
+        start = jax.tree.map(share, start)
     return jax.vmap(run, in_axes=(axes.value, None, 0, None, None))(problem, solver, start, tolerance, limit)
 
 
-@functools.partial(jax.jit, static_argnames=("batched",))
-def _compiled_more(flat: Any, solver: Solver, carry: Carry, tolerance: Array, limit: Array, *, batched: bool) -> Any:
-    problem, axes = flat
-    if not batched:
-        return _continued()(problem, solver, carry, tolerance, limit)
-    return jax.vmap(_continued(), in_axes=(axes.value, None, 0, None, None))(problem, solver, carry, tolerance, limit)
+def _batch(
+    flat: Any, solver: Solver, start: Any, tolerance: Array, limit: Array, *, rows: int | None, size: int | None
+) -> Any:
+    """The same for all `size` items (None: no batch), small ones spread over the cores of a CPU."""
+    args = (flat, solver, start, tolerance, limit)
+    if size is not None:
+        pixels = max(math.prod(flat[0].in_shape), flat[0].data.y.size // max(size, 1))
+        if (workers := threads(args, size, pixels)) > 1:
+            return spread(_compiled, args, size, workers, rows=rows, batched=True)
+    return _compiled(*args, rows=rows, batched=size is not None)
 
 
 def _chunks(
@@ -198,11 +223,11 @@ def _chunks(
     tolerance: Array,
     limit: int,
     rows: int,
-    batched: bool,
+    size: int | None,
     progress: Callable[[int, float], None],
 ) -> Any:
     """The same solve in chunks, the host called in between."""
-    carry = _compiled(flat, solver, start, tolerance, jnp.int32(0), rows=rows, batched=batched)
+    carry = _batch(flat, solver, start, tolerance, jnp.int32(0), rows=rows, size=size)
     done = 0
     while done < limit:
         limited = carry.status == Status.STEP_LIMIT
@@ -210,7 +235,7 @@ def _chunks(
             break
         carry = carry._replace(status=jnp.where(limited, -1, carry.status))
         done = min(done + max(10 * solver.check_every, done // 2), limit)
-        carry = loop.finish(_compiled_more(flat, solver, carry, tolerance, jnp.int32(done), batched=batched))
+        carry = loop.finish(_batch(flat, solver, carry, tolerance, jnp.int32(done), rows=None, size=size))
         progress(int(jnp.max(carry.steps)), float(jnp.max(carry.gap)))
     return carry
 
@@ -246,19 +271,15 @@ def _unrolled(flat: Any, solver: Solver, start: Any, *, steps: int, batched: boo
 class _Axes:
     """Which leaves of a flattened problem carry the batch axis: part of the program, so compared by value."""
 
-    def __init__(self, value: Any) -> None:
-        self.value = value
-        self._key = (jax.tree.structure(value, is_leaf=_is_none), tuple(jax.tree.leaves(value, is_leaf=_is_none)))
+    def __init__(self, treedef: Any, flags: tuple[bool, ...]) -> None:
+        self.flags, self._key = flags, (treedef, flags)
+        self.value = jax.tree.unflatten(treedef, [0 if f else None for f in flags])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Axes) and self._key == other._key
 
     def __hash__(self) -> int:
         return hash(self._key)
-
-
-def _is_none(x: Any) -> bool:
-    return x is None
 
 
 def _flatten(problem: Problem) -> tuple[tuple[int, ...], tuple[Problem, _Axes]]:
@@ -285,8 +306,7 @@ def _flatten(problem: Problem) -> tuple[tuple[int, ...], tuple[Problem, _Axes]]:
         return jnp.broadcast_to(x, (*batch, *core)).reshape(size, *core)
 
     out = jax.tree.unflatten(treedef, [flat(x, c) for x, c in zip(leaves, counts, strict=True)])
-    axes = jax.tree.unflatten(treedef, [0 if c else None for c in counts])
-    return batch, (out, _Axes(axes))
+    return batch, (out, _Axes(treedef, tuple(c > 0 for c in counts)))
 
 
 def _flatten_start(problem: Problem, start: Any, batch: tuple[int, ...], name: str) -> tuple[Any, Array | None]:

@@ -1,7 +1,7 @@
 """How a solve meets `vmap` and `grad`.
 
 A batch runs as `vmap` on accelerators and item by item on a CPU, where a vectorised while-loop costs several times as
-much.
+much; outside other programs its items are spread over the cores besides (`cores.py`).
 """
 
 from collections.abc import Callable
