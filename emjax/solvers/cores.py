@@ -41,6 +41,7 @@ def spread(program: Callable[..., Any], args: tuple[Any, ...], size: int, worker
     One program serves all shares: the last one starts earlier where they do not divide the batch. It is compiled here,
     under the settings of this thread, and only run in the others.
     """
+    args = jax.tree.map(jax.numpy.asarray, args)  # Python numbers would follow the settings of the other threads
     count = -(-size // workers)
     firsts = [min(i, size - count) for i in range(0, size, count)]
     inputs = [(*args, np.int32(first)) for first in firsts]

