@@ -23,6 +23,7 @@ _NAMES = {
     "Quadratic": "functionals",
     "Solution": "solvers",
     "Status": "solvers",
+    "TGV": "solvers",
     "TV": "solvers",
     "Term": "solvers",
     "load": "reconstructors",
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from emjax.acquisition import Noise
     from emjax.functionals import L1, Box, GroupL1, HuberLoss, L2Ball, LeastSquares, PoissonLikelihood, Quadratic
     from emjax.reconstructors import load
-    from emjax.solvers import TV, Problem, Solution, Status, Term, solve
+    from emjax.solvers import TGV, TV, Problem, Solution, Status, Term, solve
 
 __all__ = ["__version__", *_MODULES, *_NAMES]
 

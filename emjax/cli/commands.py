@@ -24,6 +24,7 @@ class Method(StrEnum):
 
     LINEAR = "linear"
     SPECTRAL = "spectral"
+    TGV = "tgv"
     TV = "tv"
     WAVELET = "wavelet"
 

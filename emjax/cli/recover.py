@@ -18,12 +18,13 @@ from emjax.cli.outputs import check_output
 from emjax.cli.progress import progress_bar
 
 # What differs between a tile and the whole image is less the missing surroundings than where their solvers stop. With
-# these settings they agree to 1e-3 (benchmarks/command.py); total variation, whose optimum is flat, in all but one
+# these settings they agree to 1e-3 (benchmarks/command.py); total variations, whose optimum is flat, in all but one
 # pixel of ten thousand. The other methods are never tiled: a Delaunay triangulation of a lattice is ambiguous (four
 # points on a circle) and wavelets are bound to a dyadic grid, so that tiles would differ from the whole by up to 0.4
 # at single pixels, whatever the halo.
 PRECISE: dict[str, dict[str, Any]] = {
     "spectral": {"gap": 1e-7, "max_steps": 200},
+    "tgv": {"gap": 1e-3, "max_steps": 2000},
     "tv": {"gap": 1e-4, "max_steps": 2000},
 }
 

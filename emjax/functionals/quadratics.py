@@ -75,7 +75,7 @@ class LeastSquares(Functional):
         if self.weight is None:
             return d
         # With weights only an operator that is itself diagonal keeps a diagonal normal operator.
-        return d * self.weight if self.A.is_diagonal else None
+        return d * self.weight if self.A.weights_stay_diagonal else None
 
     def target(self) -> tuple[Array, Array]:
         """`A.H y / (A.H A)`, the best `x` entry by entry where `A.H A` is diagonal, and how far rounding may move it.

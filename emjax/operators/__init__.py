@@ -7,6 +7,7 @@ from emjax.operators.dct import DCT
 from emjax.operators.dense import BlockSampling, Blockwise, Dense, bernoulli, gaussian
 from emjax.operators.differences import FiniteDifference
 from emjax.operators.downsampling import Downsampling
+from emjax.operators.fields import GradientLessField, OnField, OnImage, SymmetricGradient
 from emjax.operators.fourier import Fourier, SubsampledFourier
 from emjax.operators.frames import UndecimatedWavelet, parseval_frame
 from emjax.operators.function import Function, Reshape, from_function
@@ -29,9 +30,12 @@ __all__ = [
     "FiniteDifference",
     "Fourier",
     "Function",
+    "GradientLessField",
     "Hadamard",
     "Identity",
     "LinearOperator",
+    "OnField",
+    "OnImage",
     "Patches",
     "PixelSampling",
     "Reshape",
@@ -42,6 +46,7 @@ __all__ = [
     "SubsampledFourier",
     "SubsampledHadamard",
     "Sum",
+    "SymmetricGradient",
     "Transpose",
     "UndecimatedWavelet",
     "Wavelet",

@@ -119,6 +119,11 @@ class LinearOperator:
         return False
 
     @property
+    def weights_stay_diagonal(self) -> bool:
+        """Whether `A.H w A` is diagonal for every weight of the measurements."""
+        return self.is_diagonal
+
+    @property
     def accurate_entries(self) -> bool:
         """Whether each entry of `A x` is computed to a few rounding errors of itself (no long sums)."""
         return self.is_diagonal

@@ -7,11 +7,12 @@ from emjax.reconstructors.base import Reconstructor
 from emjax.reconstructors.linear import DelaunayPlan, LinearInterpolation
 from emjax.reconstructors.linear import plan as linear_plan
 from emjax.reconstructors.spectral import Spectral
-from emjax.reconstructors.variational import TotalVariation, WaveletL1
+from emjax.reconstructors.variational import TotalGeneralisedVariation, TotalVariation, WaveletL1
 
 METHODS = {
     "linear": LinearInterpolation,
     "spectral": Spectral,
+    "tgv": TotalGeneralisedVariation,
     "tv": TotalVariation,
     "wavelet": WaveletL1,
 }
@@ -36,6 +37,7 @@ __all__ = [
     "LinearInterpolation",
     "Reconstructor",
     "Spectral",
+    "TotalGeneralisedVariation",
     "TotalVariation",
     "WaveletL1",
     "linear_plan",

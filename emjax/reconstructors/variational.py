@@ -3,6 +3,7 @@
 x = argmin 1/2 |A x - y|^2_w + weight * TV(x)         or   + weight * |W x|_1
 """
 
+import dataclasses
 from typing import Any, Self
 
 import jax
@@ -17,7 +18,7 @@ from emjax.operators import LinearOperator, PixelSampling, Wavelet
 from emjax.operators.base import as_float
 from emjax.reconstructors.base import Reconstructor, grey_level, noise_weights
 from emjax.reconstructors.selection import by_discrepancy, by_risk, level, needs_noise, samples
-from emjax.solvers import FISTA, PDHG, TV, Problem, Term, solve
+from emjax.solvers import FISTA, PDHG, TGV, TV, Problem, Term, solve
 
 
 def check_weight(weight: Any) -> Array | None:
@@ -51,6 +52,12 @@ def _curvature(A: LinearOperator) -> Array:
     return level(A.mask) if isinstance(A, PixelSampling) else A.norm_bound() ** 2
 
 
+def _widened(data: LeastSquares) -> Box:
+    """Twice the range of the measurements around its middle."""
+    low, high = measured_range(data.y, data.A)
+    return Box(low - (high - low) / 2, high + (high - low) / 2)
+
+
 @pytree_dataclass
 class TotalVariation(Reconstructor):
     """TV-regularised least squares, certified by PDHG.
@@ -79,8 +86,7 @@ class TotalVariation(Reconstructor):
     def _bounds(self, data: LeastSquares) -> tuple[Box, ...]:
         if data.gram_diagonal() is not None:
             return ()
-        low, high = measured_range(data.y, data.A)
-        return (Box(low - (high - low) / 2, high + (high - low) / 2),)
+        return (_widened(data),)
 
     def _fit(self, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Self:
         if self.weight is not None:
@@ -96,7 +102,7 @@ class TotalVariation(Reconstructor):
             weight = by_discrepancy(self.problem, solver, y, A, noise, thetas, 60)
         else:
             raise needs_noise("tv")
-        return type(self)(weight, self.gap, self.max_steps, self.isotropic)
+        return dataclasses.replace(self, weight=weight)
 
     def _recover(self, y: Array, A: LinearOperator, noise: Noise | None) -> Array:
         assert self.weight is not None
@@ -106,6 +112,27 @@ class TotalVariation(Reconstructor):
             weights = noise_weights(first.value, noise, A.mask)
         problem = self.problem(LeastSquares(A, y, weights), self.weight)
         return solve(problem, PDHG(), gap=self.gap, max_steps=self.max_steps).value
+
+
+@pytree_dataclass
+class TotalGeneralisedVariation(TotalVariation):
+    """Least squares with second-order total generalised variation (`TGV`), certified by PDHG.
+
+    weight: as for `TotalVariation`; it multiplies the first order. ratio: of the second order's weight to it. x is
+    kept within twice the range of the measurements around its middle.
+    """
+
+    ratio: Any = leaf("_scalar", default=0.5)
+
+    def __post_init__(self) -> None:
+        TotalVariation.__post_init__(self)
+        assign(self, ratio=as_float(self.ratio))
+
+    def problem(self, data: LeastSquares, weight: Array) -> Problem:
+        return Problem(data, TGV(weight, self.ratio), *self._bounds(data))
+
+    def _bounds(self, data: LeastSquares) -> tuple[Box, ...]:
+        return (_widened(data),)
 
 
 @pytree_dataclass

@@ -4,13 +4,14 @@ from emjax.solvers.fista import FISTA
 from emjax.solvers.loop import History, Solver, Status
 from emjax.solvers.pcg import PCG
 from emjax.solvers.pdhg import PDHG
-from emjax.solvers.problem import TV, Problem, Term
+from emjax.solvers.problem import TGV, TV, Problem, Term
 from emjax.solvers.solve import Solution, Unrolled, choose, solve
 
 __all__ = [
     "FISTA",
     "PCG",
     "PDHG",
+    "TGV",
     "TV",
     "History",
     "Problem",

@@ -18,12 +18,14 @@ A constraint on measurements (a `Ball`) that `x` violates adds nothing to the ob
 the relative violation.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 
 from emjax.functionals import Ball, Box, Fidelity, Functional, LeastSquares, Quadratic
+from emjax.operators import OnImage
 from emjax.solvers.problem import Problem, total
 
 
@@ -105,6 +107,8 @@ def diagonal_gap(
 def primal_dual(problem: Problem, box: Box, x: Array, q: Array | None, duals: tuple[Array, ...]) -> Certificate:
     """The certificate at `x` (in the box) with the duals of the terms and the data's dual `q`, None if diagonal."""
     data, terms = problem.data, problem.terms
+    if problem.fields:
+        duals, error_p = balanced(problem, duals)
     images = [term.K.forward(x) for term in terms]
     parts = [_value(t.functional, z) for t, z in zip(terms, images, strict=True)]
     if isinstance(data, Fidelity):
@@ -123,6 +127,10 @@ def primal_dual(problem: Problem, box: Box, x: Array, q: Array | None, duals: tu
     ).astype(objective.dtype)
     coarse = _coarse(problem, x, images, duals)
     hidden = units(x) * (objective + coarse)
+    if problem.fields:
+        size = size + terms[-2].K.norm_bound() * error_p
+        hidden = hidden + error_p * norm(images[-2])
+        data, box, x, u = of_image(data), Box(box.low[0], box.high[0], x.ndim - 1), x[0], u[0]
     if isinstance(data, Fidelity):
         gap, q, rest = _fidelity_gap(data, box, x, z, u, q)
         bound = data.A.norm_bound()
@@ -145,6 +153,25 @@ def primal_dual(problem: Problem, box: Box, x: Array, q: Array | None, duals: tu
     hidden = hidden + units(x) * norm(w - q) * (bound * norm(x) + norm(r))
     certificate = Certificate(objective, total(gaps), hidden + _times(norm(box.reach(x)), error_u))
     return _violated(problem, [None, *images], _rounded(data, x, certificate))
+
+
+def balanced(problem: Problem, duals: tuple[Array, ...]) -> tuple[tuple[Array, ...], Array]:
+    """The duals of a TGV, feasible: the field is free, so that `p = E.H q`, scaled into both balls; and the error of p.
+
+    What is given up: the dual of the first order is replaced by one that the other determines.
+    """
+    *others, _, q = duals
+    first, second = problem.terms[-2:]
+    p = second.K.adjoint(q)[1:]
+    s = first.functional.shrink(p)  # type: ignore[attr-defined]
+    error = units(q, 3) * second.K.norm_bound() * norm(q)
+    return (*others, s * p, s * q), error.astype(jnp.real(q).dtype)
+
+
+def of_image(data: LeastSquares | Fidelity) -> LeastSquares | Fidelity:
+    """The data term of the image alone."""
+    assert isinstance(data.A, OnImage)
+    return dataclasses.replace(data, A=data.A.op)  # type: ignore[type-var]
 
 
 def _value(g: Functional, z: Array) -> Array:

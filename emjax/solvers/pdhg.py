@@ -73,8 +73,7 @@ class PDHG:
 
     def init(self, plan: Plan, x0: Array | None) -> State:
         dtype = plan.rhs.dtype
-        if x0 is None:
-            x0 = _start(plan)
+        x0 = _start(plan) if x0 is None else plan.problem.variable(x0)
         x = x0 if plan.box is None else plan.box.prox(x0)
         duals = tuple(jnp.zeros(t.K.out_shape, _dual_dtype(t, dtype)) for t in plan.terms)
         zero = jnp.zeros((), jnp.int32)
@@ -132,7 +131,7 @@ class PDHG:
 
     def value(self, plan: Plan, state: State) -> Array:
         """The iterate after one more plain step: feasible, and no farther from the optimum."""
-        return _restored(plan, self._update(plan, state)[0])
+        return plan.problem.image(_restored(plan, self._update(plan, state)[0]))
 
     def certificate(self, plan: Plan, state: State) -> tuple[Certificate, Array, State]:
         certificate = self._certify(plan, state.x, state.duals)
@@ -141,7 +140,7 @@ class PDHG:
         x = _restored(plan, state.x)
         if self.balance:
             state = self._balance(plan, state, certificate.objective)
-        return certificate, x, state._replace(checks=state.checks + 1)
+        return certificate, plan.problem.image(x), state._replace(checks=state.checks + 1)
 
     def _certify(self, plan: Plan, x: Array, duals: tuple[Array, ...]) -> Certificate:
         problem = plan.problem
@@ -220,7 +219,7 @@ def _least_tau(plan: Plan, x: Array, objective: Array) -> Array:
     if plan.box is None:
         return jnp.zeros_like(objective)
     reach = plan.box.reach(x)
-    free = reach if plan.diagonal is None else jnp.where(plan.diagonal > 0, 0, reach)
+    free = plan.problem.image(reach if plan.diagonal is None else jnp.where(plan.diagonal > 0, 0, reach))
     error = 3 * math.sqrt(jnp.finfo(x.dtype).eps) * jnp.max(jnp.abs(x)) * jnp.sum(free)
     least = error / jnp.where(objective > 0, objective, jnp.inf)
     return jnp.where(jnp.isfinite(least), least, 0)
@@ -238,7 +237,7 @@ def _start(plan: Plan) -> Array:
     """The mean of the measured pixels, or the scaled back-projection."""
     if plan.diagonal is not None:
         mean = jnp.sum(plan.rhs) / jnp.maximum(jnp.sum(plan.diagonal), jnp.finfo(plan.rhs.dtype).tiny)
-        return jnp.full(plan.problem.in_shape, 1, plan.rhs.dtype) * mean
+        return plan.problem.variable(jnp.full(plan.problem.in_shape, 1, plan.rhs.dtype) * mean)
     square = plan.problem.data.lipschitz()
     return plan.rhs / jnp.where(square > 0, square, 1).astype(plan.rhs.dtype)
 

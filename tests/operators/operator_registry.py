@@ -98,6 +98,14 @@ EXAMPLES = (
     Example("differences", lambda r, s: ops.FiniteDifference(s), EXACT),
     Example("differences, spacing", lambda r, s: ops.FiniteDifference(s, (0.5, 2.0)), EXACT),
     Example("differences, 3-D", lambda r, s: ops.FiniteDifference(s, (4.0, 1.0, 1.0)), EXACT, SHAPES_3D),
+    Example("symmetric gradient", lambda r, s: ops.SymmetricGradient(s)),
+    Example(
+        "symmetric gradient, spacing, 3-D", lambda r, s: ops.SymmetricGradient(s, (4.0, 1.0, 0.5)), None, SHAPES_3D
+    ),
+    Example("gradient less field", lambda r, s: ops.GradientLessField(s)),
+    Example("gradient less field, 3-D", lambda r, s: ops.GradientLessField(s, (2.0, 1.0, 1.0)), None, SHAPES_3D),
+    Example("on the image", lambda r, s: ops.OnImage(ops.PixelSampling(r.weights(*s)), 2), EXACT),
+    Example("on the field", lambda r, s: ops.OnField(ops.SymmetricGradient(s))),
     Example("DCT", lambda r, s: ops.DCT(s), EXACT),
     Example("DCT, 3-D", lambda r, s: ops.DCT(s), EXACT, SHAPES_3D),
     Example("wavelet, db4", lambda r, s: ops.Wavelet(s), EXACT),
