@@ -4,7 +4,7 @@ from emjax.functionals.base import Functional
 from emjax.functionals.fidelities import Fidelity, HuberLoss, L2Ball, PoissonLikelihood
 from emjax.functionals.likelihoods import Ball, Huber, KullbackLeibler
 from emjax.functionals.low_rank import NuclearNorm
-from emjax.functionals.norms import L1, Box, GroupL1
+from emjax.functionals.norms import L1, Box, GroupL1, nonnegative
 from emjax.functionals.quadratics import LeastSquares, Quadratic, SquaredDistance
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "PoissonLikelihood",
     "Quadratic",
     "SquaredDistance",
+    "nonnegative",
 ]

@@ -154,6 +154,11 @@ class Box(Functional):
         return self.total(jnp.where(u == 0, 0, u * (self.farthest(u) - x)))
 
 
+def nonnegative() -> Box:
+    """The constraint `x >= 0`: electrons are counted upwards from zero."""
+    return Box(0.0, jnp.inf)
+
+
 def _shrink(g: Functional, size: Array, weight: Array) -> Array:
     return -g.largest(-jnp.where(size > weight, weight / jnp.where(size > 0, size, 1), 1))
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 from hypothesis import given, settings
+from jax import export
 
 from emjax.functionals import (
     L1,
@@ -27,6 +28,7 @@ from emjax.functionals import (
     PoissonLikelihood,
     Quadratic,
     SquaredDistance,
+    nonnegative,
 )
 from emjax.operators import DCT, FiniteDifference, Identity, PixelSampling, SubsampledFourier
 
@@ -234,6 +236,26 @@ def test_batches(case: Case) -> None:
                 np.testing.assert_allclose(together[i], method(item, x[i]), rtol=1e-12, atol=1e-14)
 
 
+@every
+def test_one_trace_and_export(case: Case) -> None:
+    """Other weights and measurements are the same program, and it can be written for every platform."""
+    traces = []
+
+    @jax.jit
+    def everything(g: Functional, x: jax.Array, step: float) -> tuple[jax.Array, ...]:
+        traces.append(step)
+        if isinstance(g, LeastSquares | Fidelity):
+            return g(x), g.prox(x, step)
+        return g(x), g.prox(x, step), g.conjugate_prox(x, step), g.fenchel_gap(x, g.project(x))
+
+    for seed, step in ((0, 0.5), (1, 2.0)):
+        g, x, _ = draw(case, seed)
+        everything.trace(g, x, step)
+    assert len(traces) == 1
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), jax.tree.map(jnp.asarray, (g, x)))
+    assert len(export.export(everything, platforms=("cpu", "cuda", "tpu"))(*shapes, step).platforms) == 3
+
+
 @pytest.mark.parametrize("g", [L1(0.5, ndim=2), GroupL1(0.5, ndim=2), L1(0.0, ndim=2), GroupL1(0.0, ndim=2)])
 def test_derivatives_at_zero_are_finite(g: L1 | GroupL1) -> None:
     zero = jnp.zeros((2, 3))
@@ -246,6 +268,11 @@ def test_projection_keeps_what_is_inside_bit_by_bit() -> None:
     g = GroupL1(0.3, ndim=2)
     u = jnp.asarray(np.random.default_rng(0).uniform(-0.2, 0.2, (2, 500)), jnp.float32)
     assert bool((g.project(u) == u).all())
+
+
+def test_nonnegative() -> None:
+    assert nonnegative().prox(jnp.array([-1.0, 0.5])).tolist() == [0.0, 0.5]
+    assert nonnegative()(jnp.array([3.0])) == 0 and jnp.isinf(nonnegative()(jnp.array([-1.0])))
 
 
 def test_off_the_mask_anything_may_stand() -> None:
