@@ -11,6 +11,8 @@ from emjax.acquisition import Noise, estimate_noise, estimate_poisson_gaussian, 
 from emjax.operators import Fourier, PixelSampling
 
 KEY = jax.random.key(5)
+# Poisson numbers take seconds to compile for every shape, less so without optimisations.
+measured = jax.jit(measure, compiler_options={"xla_backend_optimization_level": 0})
 estimate = jax.jit(lambda y, mask: estimate_noise(y, mask).read_sigma)
 estimate_both = jax.jit(estimate_poisson_gaussian)
 
@@ -36,7 +38,7 @@ def test_variance_is_linear_in_the_mean_and_never_negative() -> None:
 def test_measurements_have_the_right_mean_and_variance(dose: float, read: float) -> None:
     x = jnp.linspace(0, 1, 8)[:, None] * jnp.ones((8, 4000))
     noise = Noise.from_dose(dose, read)
-    y = measure(KEY, x, PixelSampling(jnp.ones(x.shape)), noise)
+    y = measured(KEY, x, PixelSampling(jnp.ones(x.shape)), noise)
     expected = np.asarray(noise.variance(x[:, 0]))
     sigma = np.sqrt(expected / 4000)
     assert (np.abs(y.mean(1) - x[:, 0]) <= 5 * sigma + 1e-6).all()
@@ -45,13 +47,13 @@ def test_measurements_have_the_right_mean_and_variance(dose: float, read: float)
 
 
 def test_counts_are_multiples_of_the_gain() -> None:
-    y = measure(KEY, jnp.full((30, 30), 0.4), PixelSampling(jnp.ones((30, 30))), Noise.from_dose(16))
+    y = measured(KEY, jnp.full((30, 30), 0.4), PixelSampling(jnp.ones((30, 30))), Noise.from_dose(16))
     np.testing.assert_allclose(16 * y, np.round(16 * y), atol=1e-5)
 
 
 def test_nothing_stands_where_nothing_is_measured() -> None:
     mask = uniform(KEY, (20, 30), 0.3)
-    y = measure(KEY, jnp.ones((4, 20, 30)), PixelSampling(mask), Noise.from_dose(10, 0.1))
+    y = measured(KEY, jnp.ones((4, 20, 30)), PixelSampling(mask), Noise.from_dose(10, 0.1))
     assert y.shape == (4, 20, 30)
     assert (np.asarray(y)[:, ~np.asarray(mask)] == 0).all()
     assert (y[0] != y[1]).any()
@@ -60,14 +62,14 @@ def test_nothing_stands_where_nothing_is_measured() -> None:
 def test_without_noise_a_measurement_is_the_operator() -> None:
     A = PixelSampling(uniform(KEY, (9, 8), 0.5))
     x = jax.random.uniform(KEY, (9, 8))
-    np.testing.assert_array_equal(measure(KEY, x, A), A(x))
-    np.testing.assert_array_equal(measure(KEY, x, A, Noise()), A(x))
+    np.testing.assert_array_equal(measured(KEY, x, A), A(x))
+    np.testing.assert_array_equal(measured(KEY, x, A, Noise()), A(x))
 
 
 def test_soft_weights_scale_what_was_counted() -> None:
     weights = jnp.where(uniform(KEY, (30, 40), 0.5), 0.25, 1.0)
     x = jnp.full((60, 30, 40), 0.5)
-    y = measure(KEY, x, PixelSampling(weights), Noise.from_dose(30))
+    y = measured(KEY, x, PixelSampling(weights), Noise.from_dose(30))
     np.testing.assert_allclose(y.mean(0), 0.5 * weights, atol=0.1)
     # var(w v) = w^2 gain x.
     for w in (0.25, 1.0):
@@ -77,7 +79,7 @@ def test_soft_weights_scale_what_was_counted() -> None:
 
 def test_complex_measurements_take_read_out_noise() -> None:
     A = Fourier((16, 16))
-    y = measure(KEY, jnp.zeros((300, 16, 16)), A, Noise(read_sigma=0.1))
+    y = measured(KEY, jnp.zeros((300, 16, 16)), A, Noise(read_sigma=0.1))
     assert jnp.iscomplexobj(y)
     np.testing.assert_allclose(float(jnp.mean(jnp.abs(y) ** 2)), 0.01, rtol=0.03)
     with pytest.raises(ValueError, match="complex"):
@@ -87,7 +89,7 @@ def test_complex_measurements_take_read_out_noise() -> None:
 def test_a_level_for_each_item_of_a_batch() -> None:
     noise = Noise(gain=jnp.array([0.0, 0.0, 0.01]), read_sigma=jnp.array([0.0, 0.1, 0.0]))
     x = jnp.full((3, 100, 100), 0.5)
-    y = measure(KEY, x, PixelSampling(jnp.ones((100, 100))), noise)
+    y = measured(KEY, x, PixelSampling(jnp.ones((100, 100))), noise)
     np.testing.assert_allclose(y.std((1, 2)), [0, 0.1, 0.005**0.5], rtol=0.05, atol=1e-7)
     np.testing.assert_allclose(noise.variance(x)[:, 0, 0], [0, 0.01, 0.005], rtol=1e-5, atol=1e-9)
 
@@ -96,8 +98,8 @@ def test_a_level_for_each_item_of_a_batch() -> None:
 def test_measure_is_pure_and_exports() -> None:
     A, x = PixelSampling(jnp.ones((8, 9))), jax.random.uniform(KEY, (2, 8, 9))
     noise = Noise(0.01, 0.1)
-    np.testing.assert_array_equal(measure(KEY, x, A, noise), measure(KEY, x, A, noise))
-    assert (measure(KEY, x, A, noise) != measure(jax.random.key(6), x, A, noise)).any()
+    np.testing.assert_array_equal(measured(KEY, x, A, noise), measured(KEY, x, A, noise))
+    assert (measured(KEY, x, A, noise) != measured(jax.random.key(6), x, A, noise)).any()
     export = jax.export.export(jax.jit(measure), platforms=["cpu", "cuda", "tpu"])(KEY, x, A, noise)
     assert export.out_avals[0].shape == (2, 8, 9)
 
@@ -116,7 +118,7 @@ def test_the_noise_is_found(kind: str, ratio: float, sigma: float) -> None:
 def test_counting_noise_counts_with_its_mean_variance(image: np.ndarray) -> None:
     A = PixelSampling(uniform(KEY, image.shape, 0.25))
     noise = Noise.from_dose(100, 0.02)
-    found = float(estimate(measure(KEY, image, A, noise), A.mask))
+    found = float(estimate(measured(KEY, image, A, noise), A.mask))
     assert abs(found / float(noise.variance(image.mean())) ** 0.5 - 1) < 0.15
 
 
@@ -171,7 +173,7 @@ def test_estimates_map_export_and_refuse_batches(image: np.ndarray) -> None:
 def test_gain_and_read_out_are_told_apart(kind: str, dose: float, read: float, ratio: float) -> None:
     x = tissue(kind)
     A = PixelSampling(uniform(KEY, x.shape, ratio))
-    found = estimate_both(measure(KEY, x, A, Noise.from_dose(dose, read)), A.mask)
+    found = estimate_both(measured(KEY, x, A, Noise.from_dose(dose, read)), A.mask)
     assert abs(float(found.gain) * dose - 1) < 0.2
     # What is left of a read-out that adds little to the counting noise is small, too.
     assert abs(float(found.read_sigma) - read) < max(0.5 * read, 0.2 * (x.mean() / dose) ** 0.5)
@@ -183,14 +185,14 @@ def test_pure_read_out_noise_has_no_gain() -> None:
     # Hills of all greys, smooth but for the noise: here the two are told apart sharply.
     x = jnp.clip(jax.image.resize(jax.random.uniform(KEY, (16, 16)), (320, 320), "cubic"), 0, 1)
     for noise in (Noise(0.0, 0.05), Noise(0.02, 0.0), Noise(0.01, 0.08)):
-        found = estimate_both(measure(KEY, x, PixelSampling(jnp.ones(x.shape)), noise), jnp.ones(x.shape))
+        found = estimate_both(measured(KEY, x, PixelSampling(jnp.ones(x.shape)), noise), jnp.ones(x.shape))
         assert abs(float(found.gain) - float(noise.gain)) < 0.002
         assert abs(float(found.read_sigma) - float(noise.read_sigma)) < 0.012
 
 
 def test_gain_scales_with_the_grey_values_and_ignores_what_was_not_measured(image: np.ndarray) -> None:
     A = PixelSampling(uniform(KEY, image.shape, 0.5))
-    y = measure(KEY, image, A, Noise.from_dose(50, 0.05))
+    y = measured(KEY, image, A, Noise.from_dose(50, 0.05))
     first, scaled = estimate_both(y, A.mask), estimate_both(jnp.where(A.mask > 0, 1000 * y, jnp.nan), A.mask)
     np.testing.assert_allclose(scaled.gain, 1000 * first.gain, rtol=0.01)
     np.testing.assert_allclose(scaled.read_sigma, 1000 * first.read_sigma, rtol=0.01)
@@ -198,7 +200,7 @@ def test_gain_scales_with_the_grey_values_and_ignores_what_was_not_measured(imag
 
 @pytest.mark.slow
 def test_poisson_gaussian_estimates_map_export_and_refuse_batches(image: np.ndarray) -> None:
-    ys = measure(KEY, jnp.stack([image[:96, :96]] * 2), PixelSampling(jnp.ones((96, 96))), Noise.from_dose(30))
+    ys = measured(KEY, jnp.stack([image[:96, :96]] * 2), PixelSampling(jnp.ones((96, 96))), Noise.from_dose(30))
     masks = jnp.ones(ys.shape)
     both = jax.jit(jax.vmap(estimate_poisson_gaussian))(ys, masks)
     np.testing.assert_allclose(both.gain, [estimate_both(y, m).gain for y, m in zip(ys, masks, strict=True)], rtol=1e-3)
