@@ -4,8 +4,10 @@ import dataclasses
 from typing import Any
 
 from emjax.reconstructors.base import Reconstructor
+from emjax.reconstructors.greedy import HTP, IHT, OMP, CoSaMP
 from emjax.reconstructors.linear import DelaunayPlan, LinearInterpolation
 from emjax.reconstructors.linear import plan as linear_plan
+from emjax.reconstructors.message_passing import AMP, VAMP, BernoulliGauss, SoftThreshold
 from emjax.reconstructors.spectral import Spectral
 from emjax.reconstructors.variational import TotalGeneralisedVariation, TotalVariation, WaveletL1
 
@@ -32,10 +34,18 @@ def load(name: str, /, **settings: Any) -> Any:
 
 
 __all__ = [
+    "AMP",
+    "HTP",
+    "IHT",
     "METHODS",
+    "OMP",
+    "VAMP",
+    "BernoulliGauss",
+    "CoSaMP",
     "DelaunayPlan",
     "LinearInterpolation",
     "Reconstructor",
+    "SoftThreshold",
     "Spectral",
     "TotalGeneralisedVariation",
     "TotalVariation",

@@ -6,7 +6,7 @@ the same reconstructor with the weights filled in, to be seen, kept, and used fo
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,13 @@ from emjax.solvers.transforms import by_backend
 
 
 class Reconstructor:
-    """Base class: subclasses give `_fit` and `_recover` for one item."""
+    """Base class: subclasses give `_fit` and `_recover` for one item.
+
+    A batch runs item by item on a CPU and vectorised elsewhere; `_vectorised` ones are so everywhere (methods of dense
+    algebra, which take many items at the price of a few).
+    """
+
+    _vectorised: ClassVar[bool] = False
 
     def _fit(self, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Self:
         """The same reconstructor with every weight an array."""
@@ -96,7 +102,8 @@ def _over_items(fn: Any, recon: Reconstructor, y: Array, A: LinearOperator, nois
     axes = jax.tree.unflatten(treedef, [0 if c else None for c in counts])
     ys = jnp.broadcast_to(y, (*batch, *A.out_shape)).reshape(size, *A.out_shape)
     keys = jax.random.split(key, size)
-    out = jax.vmap(by_backend(fn), in_axes=(axes[0], 0, axes[1], axes[2], 0))(moved[0], ys, moved[1], moved[2], keys)
+    run = fn if recon._vectorised else by_backend(fn)
+    out = jax.vmap(run, in_axes=(axes[0], 0, axes[1], axes[2], 0))(moved[0], ys, moved[1], moved[2], keys)
     return jax.tree.map(lambda v: v.reshape(*batch, *v.shape[1:]), out)
 
 

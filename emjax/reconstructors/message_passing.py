@@ -1,0 +1,309 @@
+"""Approximate message passing with any denoiser: AMP for random matrices, VAMP for rotationally invariant ones.
+
+A denoiser is a callable `eta(v, sigma) -> x` for one item `v = x + sigma n` of the operator's `in_shape`: a class
+below, a TV denoiser, non-local means, a network. Its divergence is its own (`eta.divergence(v, sigma)`, the mean
+derivative) where it has one, else it is measured with one random probe (Ramani, Blu, Unser 2008), as D-AMP does.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+import scipy.stats
+from jax import Array, lax
+
+from emjax._pytree import assign, leaf, pytree_dataclass, static
+from emjax.acquisition.noise import Noise
+from emjax.operators import Dense, LinearOperator
+from emjax.operators.base import as_float
+from emjax.reconstructors.base import Reconstructor
+from emjax.reconstructors.greedy import square
+
+Denoiser = Callable[[Array, Array], Array]
+
+
+@pytree_dataclass
+class SoftThreshold:
+    """`sign(v) max(|v| - alpha sigma, 0)`: the denoiser of the l1 norm. alpha: the threshold in standard deviations.
+
+    `SoftThreshold.minimax(delta)` gives the alpha with which AMP succeeds up to the Donoho-Tanner curve.
+    """
+
+    scale_free: ClassVar[bool] = True  # each entry may be in a unit of its own
+
+    alpha: Any = 1.5
+
+    def __post_init__(self) -> None:
+        assign(self, alpha=as_float(self.alpha))
+
+    @classmethod
+    def minimax(cls, delta: float) -> Self:
+        """For the under-sampling ratio `delta = m / n` (Donoho, Maleki, Montanari 2009)."""
+        return cls(donoho_tanner(delta)[1])
+
+    def __call__(self, v: Array, sigma: Array) -> Array:
+        size = jnp.abs(v)
+        return v * (jnp.maximum(size - self.alpha * sigma, 0) / jnp.where(size > 0, size, 1))
+
+    def divergence(self, v: Array, sigma: Array) -> Array:
+        return jnp.mean((jnp.abs(v) > self.alpha * sigma).astype(jnp.real(v).dtype))
+
+
+@pytree_dataclass
+class BernoulliGauss:
+    """The mean of `x` given `v` when a share `rho` of the entries is `N(0, variance)` and the rest zero."""
+
+    rho: Any = 0.1
+    variance: Any = 1.0
+
+    def __post_init__(self) -> None:
+        assign(self, rho=as_float(self.rho), variance=as_float(self.variance))
+
+    def __call__(self, v: Array, sigma: Array) -> Array:
+        s2 = sigma**2
+        gain = self.variance / (self.variance + s2)
+        # log of the odds that the entry is not zero
+        odds = jnp.log(self.rho / (1 - self.rho)) + 0.5 * jnp.log(s2 / (self.variance + s2)) + 0.5 * v**2 * gain / s2
+        return gain * v * jax.nn.sigmoid(odds)
+
+    def divergence(self, v: Array, sigma: Array) -> Array:
+        return jnp.mean(jax.grad(lambda u: jnp.sum(self(u, sigma)))(v))
+
+
+def donoho_tanner(delta: float) -> tuple[float, float]:
+    """The sparsity `rho = k / m` up to which l1 recovers almost surely at `delta = m / n`, and the minimax threshold.
+
+    The maximum over z of `(1 - 2 t / delta) / (1 + z^2 - 2 t)` with `t = (1 + z^2) Phi(-z) - z phi(z)`.
+    Source: Donoho, Maleki, Montanari 2009, equation 5.
+    """
+    if not 0 < delta <= 1:
+        raise ValueError(f"the under-sampling ratio lies in (0, 1], got {delta}")
+
+    def rho(z: float) -> float:
+        tail = (1 + z * z) * scipy.stats.norm.cdf(-z) - z * scipy.stats.norm.pdf(z)
+        return (1 - 2 * tail / delta) / (1 + z * z - 2 * tail)
+
+    found = scipy.optimize.minimize_scalar(
+        lambda z: -rho(z), bounds=(0, 10), method="bounded", options={"xatol": 1e-10}
+    )
+    return float(rho(found.x)), float(found.x)
+
+
+def divergence(eta: Denoiser, v: Array, sigma: Array, x: Array, key: Array) -> Array:
+    """The mean of `d eta_i / d v_i`: the denoiser's own, or from one random probe."""
+    own = getattr(eta, "divergence", None)
+    if own is not None:
+        return own(v, sigma)
+    probe = jax.random.rademacher(key, v.shape, jnp.real(v).dtype)
+    h = 1e-3 * jnp.max(jnp.abs(v)) + jnp.finfo(probe.dtype).tiny
+    return jnp.mean(probe * (eta(v + h * probe, sigma) - x)) / h
+
+
+class Trace(NamedTuple):
+    """What a run passed through: the noise level that each iteration saw, and its iterates where asked for."""
+
+    sigma: Array
+    x: Array | None
+
+
+@pytree_dataclass
+class AMP(Reconstructor):
+    """`x <- eta(x + A.H z, sigma)`, `z <- y - A x + z <eta'> / delta`, `sigma = |z| / sqrt(m)`
+    For matrices with independent entries, scaled here so that their columns have norm 1 (on average, where the denoiser
+    looks at more than one entry or the columns are not at hand); others may diverge
+    (then the guess with the smallest residual is returned: take `VAMP`). denoiser: see the module; with an image
+    denoiser this is D-AMP (Metzler, Maleki, Baraniuk 2016). None: `SoftThreshold.minimax(m / n)`.
+    Source: Donoho, Maleki, Montanari 2009.
+    """
+
+    _vectorised: ClassVar[bool] = True
+
+    denoiser: Any = None
+    iterations: int = static(default=30)
+    damping: Any = leaf("_scalar", default=1.0)
+
+    def __post_init__(self) -> None:
+        _check_iterations(self.iterations)
+        assign(self, denoiser=as_denoiser(self.denoiser), damping=as_float(self.damping))
+
+    @property
+    def _scalar(self) -> int:
+        return 0
+
+    def _fit(self, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Self:
+        return self
+
+    def _recover(self, y: Array, A: LinearOperator, noise: Noise | None) -> Array:
+        return self._run(y, A, False)[0]
+
+    def trace(self, y: Array, A: LinearOperator) -> tuple[Array, Trace]:
+        """The answer for one item, and the way to it: for state evolution. Map it over a batch with `jax.vmap`."""
+        return self._run(A.measured(as_float(y)), A, True)
+
+    def _run(self, y: Array, A: LinearOperator, keep: bool) -> tuple[Array, Trace]:
+        m, n = y.size, math.prod(A.in_shape)
+        eta = SoftThreshold.minimax(min(1.0, m / n)) if self.denoiser is None else self.denoiser
+        each = getattr(eta, "scale_free", False) and isinstance(A, Dense)
+        norms = _column_norms(A) if each else column_norm(A)  # type: ignore[arg-type]
+        scale = 1 / jnp.where(norms > 0, norms, 1)
+        real = not jnp.issubdtype(A.in_dtype, jnp.complexfloating)
+
+        def step(carry: tuple, key: Array) -> tuple[tuple, Any]:
+            x, z, best, least = carry
+            back = scale * A.adjoint(z)
+            v = x + (jnp.real(back) if real else back)
+            sigma = jnp.sqrt(square(z) / m)
+            new = eta(v, sigma)
+            memory = divergence(eta, v, sigma, new, key) * (n / m)
+            new = x + self.damping * (new - x)
+            r = y - A.forward(scale * new)
+            z = r + self.damping * memory * z
+            error = square(r)
+            better = error < least
+            carry = new, z, jnp.where(better, new, best), jnp.where(better, error, least)
+            return carry, (sigma, new if keep else None)
+
+        x = jnp.zeros(A.in_shape, jnp.real(y).dtype if real else y.dtype)
+        keys = jax.random.split(jax.random.key(0), self.iterations)
+        (x, _, best, least), (sigma, xs) = lax.scan(step, (x, y, x, square(y)), keys)
+        final = square(y - A.forward(scale * x))
+        # The last iterate has the smallest error where the method converges; elsewhere the best is less wrong.
+        x = scale * jnp.where(final <= 2 * least, x, best)
+        xs = scale * xs if keep else None
+        return jnp.where(jnp.all(jnp.isfinite(y)), x, jnp.nan), Trace(sigma, xs)
+
+
+@pytree_dataclass
+class VAMP(Reconstructor):
+    """Vector AMP: for matrices with any singular values and random right singular vectors.
+
+    Alternates the denoiser with linear estimation, `(A.H A / s^2 + g I)^-1`, exact through one eigendecomposition of
+    the smaller Gram matrix (or in closed form for orthonormal rows). noise_sigma: the standard deviation of the noise.
+    Source: Rangan, Schniter, Fletcher 2019, algorithm 3.
+    """
+
+    _vectorised: ClassVar[bool] = True
+
+    denoiser: Any = None
+    iterations: int = static(default=30)
+    noise_sigma: Any = leaf("_scalar", default=1e-4)
+    damping: Any = leaf("_scalar", default=1.0)
+
+    def __post_init__(self) -> None:
+        _check_iterations(self.iterations)
+        assign(
+            self,
+            denoiser=as_denoiser(self.denoiser),
+            noise_sigma=as_float(self.noise_sigma),
+            damping=as_float(self.damping),
+        )
+
+    @property
+    def _scalar(self) -> int:
+        return 0
+
+    def _fit(self, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Self:
+        return self
+
+    def _recover(self, y: Array, A: LinearOperator, noise: Noise | None) -> Array:
+        n = math.prod(A.in_shape)
+        eta = SoftThreshold.minimax(min(1.0, y.size / n)) if self.denoiser is None else self.denoiser
+        dtype = jnp.real(y).dtype
+        sigma = jnp.asarray(self.noise_sigma if noise is None else noise.read_sigma, dtype)
+        s, rows, coefficients = spectrum(A, y)  # A.H A = rows.H s^2 rows
+        tiny = jnp.finfo(dtype).eps ** 2 * jnp.max(s) ** 2
+        precision = 1 / jnp.maximum(sigma**2, tiny)
+        shape = A.in_shape
+
+        def lmmse(r: Array, g: Array) -> tuple[Array, Array]:
+            """The mean given `y` and `r = x + N(0, 1 / g)`, and the share of `r`'s error that is left."""
+            c = rows(r)
+            d = precision * s**2 + g
+            x = r + rows(precision * s * (coefficients - s * c) / d, back=True)
+            return x, (n - s.size + jnp.sum(g / d)) / n
+
+        def step(carry: tuple, key: Array) -> tuple[tuple, None]:
+            r1, g1, x1 = carry
+            level = 1 / jnp.sqrt(g1)
+            new = eta(r1, level)
+            x1 = x1 + self.damping * (new - x1)
+            a1 = jnp.clip(divergence(eta, r1, level, new, key), 1e-6, 1 - 1e-6)
+            g2 = g1 * (1 - a1) / a1
+            r2 = (x1 - a1 * r1) / (1 - a1)
+            x2, a2 = lmmse(r2, g2)
+            a2 = jnp.clip(a2, 1e-6, 1 - 1e-6)
+            g1 = jnp.clip(g2 * (1 - a2) / a2, 1e-12, 1 / tiny)
+            return ((x2 - a2 * r2) / (1 - a2), g1, x1), None
+
+        power = square(y) / jnp.maximum(jnp.sum(s**2), jnp.finfo(dtype).tiny)
+        g = 1 / jnp.maximum(power, jnp.finfo(dtype).tiny)
+        r, _ = lmmse(jnp.zeros(shape, dtype), g)
+        keys = jax.random.split(jax.random.key(0), self.iterations)
+        # The first r is the linear estimate, taken to be as wrong as x is large.
+        (_, _, x), _ = lax.scan(step, (r, g, jnp.zeros(shape, dtype)), keys)
+        return jnp.where(jnp.all(jnp.isfinite(y)), x, jnp.nan)
+
+
+def _column_norms(A: Dense) -> Array:
+    return jnp.sqrt(jnp.sum(jnp.abs(A.matrix) ** 2, axis=-2)).reshape(A.in_shape)
+
+
+def column_norm(A: LinearOperator) -> Array:
+    """The root mean square norm of the columns: exact for matrices and orthonormal rows, else by random probes."""
+    if isinstance(A, Dense) and not A.orthonormal:
+        return jnp.sqrt(jnp.mean(_column_norms(A) ** 2))
+    if (c := A.row_scale()) is not None:
+        return jnp.sqrt(c * math.prod(A.out_shape) / math.prod(A.in_shape))
+    probes = jax.random.rademacher(jax.random.key(1), (8, *A.in_shape), jnp.finfo(A.in_dtype).dtype)
+    return jnp.sqrt(jnp.mean(jax.vmap(lambda p: square(A.forward(p)))(probes)) / math.prod(A.in_shape))
+
+
+def spectrum(A: LinearOperator, y: Array) -> tuple[Array, Callable[..., Array], Array]:
+    """The singular values `s` (r,), the map to and from the right singular vectors, and `U.H y`."""
+    shape = A.in_shape
+    if (c := A.row_scale()) is not None:
+        root = jnp.sqrt(jnp.asarray(c, jnp.real(y).dtype))
+
+        def apply(v: Array, back: bool = False) -> Array:
+            return A.adjoint(v.reshape(A.out_shape)) / root if back else (A.forward(v) / root).ravel()
+
+        return jnp.full(y.size, root), apply, y.ravel()
+    if not isinstance(A, Dense):
+        raise ValueError(
+            f"VAMP takes a Dense matrix, or an operator with orthogonal rows of equal norm; {A} is not known to be one"
+        )
+    u, s, vh = jnp.linalg.svd(A.matrix, full_matrices=False)
+
+    def rotate(v: Array, back: bool = False) -> Array:
+        return (jnp.conj(vh.T) @ v).reshape(shape) if back else vh @ v.ravel()
+
+    return s, rotate, jnp.conj(u.T) @ y
+
+
+@pytree_dataclass
+class Fixed:
+    """A denoiser that is a plain function: part of the program."""
+
+    function: Denoiser = static()
+
+    def __call__(self, v: Array, sigma: Array) -> Array:
+        return self.function(v, sigma)
+
+
+def as_denoiser(denoiser: Any) -> Any:
+    """A pytree that is called; TypeError for what cannot be."""
+    if denoiser is None:
+        return None
+    if not callable(denoiser):
+        raise TypeError(f"a denoiser is a callable eta(v, sigma), got {denoiser!r}")
+    leaves = jax.tree.leaves(denoiser)
+    return Fixed(denoiser) if len(leaves) == 1 and leaves[0] is denoiser else denoiser
+
+
+def _check_iterations(iterations: Any) -> None:
+    if isinstance(iterations, bool) or not isinstance(iterations, int | np.integer) or iterations < 1:
+        raise ValueError(f"iterations is a whole number of 1 or more, got {iterations!r}")
