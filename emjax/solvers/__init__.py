@@ -1,6 +1,7 @@
 """Problems, the one verb `solve`, and an algorithm a file."""
 
 from emjax.solvers.admm import ADMM
+from emjax.solvers.condat_vu import CondatVu
 from emjax.solvers.fista import FISTA
 from emjax.solvers.loop import History, Solver, Status
 from emjax.solvers.pcg import PCG
@@ -14,6 +15,7 @@ __all__ = [
     "PCG",
     "PDHG",
     "TV",
+    "CondatVu",
     "History",
     "Problem",
     "Solution",

@@ -2,7 +2,7 @@
 
     minimise f(x) + sum_i g_i(z_i)   such that z_i = K_i x,     f = 0, or the least squares 1/2 |A x - y|_w^2
 
-    x'   = (A.H w A + sum_i c_i K_i.H K_i)^-1 (A.H w y + sum_i K_i.H (c_i z_i - p_i))
+    x'   = x + (A.H w A + sum_i c_i K_i.H K_i)^-1 (A.H w (y - A x) + sum_i K_i.H (c_i (z_i - K_i x) - p_i))
     h_i  = rho K_i x' + (1 - rho) z_i,                                  1 <= rho < 2
     z_i' = prox_{g_i / c_i}(h_i + p_i / c_i)
     p_i' = p_i + c_i (h_i - z_i')
@@ -62,6 +62,7 @@ class Plan:
 
 class State(NamedTuple):
     x: Array
+    seen: tuple[Array, ...]  # K x
     images: tuple[Array, ...]  # z
     duals: tuple[Array, ...]
     balance: tuple[Array, ...]  # the penalties over their first guess
@@ -127,7 +128,7 @@ class ADMM:
                 penalties.append(0.1 * curvature)
             else:
                 size = term.K.norm_bound()
-                penalties.append(10 / (base.scale * jnp.where(size > 0, size, 1)))
+                penalties.append(30 / (base.scale * jnp.where(size > 0, size, 1)))
         return penalties
 
     def init(self, plan: Plan, x0: Array | None) -> State:
@@ -137,32 +138,38 @@ class ADMM:
         images = tuple(t.K.forward(x) for t in plan.blocks)
         duals = tuple(jnp.zeros_like(z) for z in images)
         one = jnp.ones((), base.scale.dtype)
-        return State(x, images, duals, (one,) * len(images), (images, duals), jnp.zeros((), jnp.int32))
+        return State(x, images, images, duals, (one,) * len(images), (images, duals), jnp.zeros((), jnp.int32))
 
     def resume(self, plan: Plan, state: State) -> State:
         """The iterates stay, the duals projected to this problem's weights; the penalties follow its scale."""
         duals = tuple(t.functional.project(p) for t, p in zip(plan.blocks, state.duals, strict=True))
-        return State(state.x, state.images, duals, state.balance, (state.images, duals), state.checks)
+        return state._replace(duals=duals, anchor=(state.images, duals))
 
     def _c(self, plan: Plan, state: State) -> list[Array]:
         return [b * c for b, c in zip(state.balance, plan.start, strict=True)]
 
     def step(self, plan: Plan, state: State, last: Any = False) -> State:
         penalties, blocks = self._c(plan, state), plan.blocks
-        rhs = plan.base.rhs if plan.data == "normal" else jnp.zeros_like(state.x)
-        for term, c, z, p in zip(blocks, penalties, state.images, state.duals, strict=True):
-            rhs = rhs + term.K.adjoint(c * z - p)
-        x = self._x_update(plan, penalties, rhs, state.x)
-        rho = jnp.asarray(self.relaxation, state.balance[0].dtype) if blocks else 1
+        # x' - x solves the normal equations of a residual, in which large numbers have cancelled: solving for x' itself
+        # would leave the rounding of a transform in the duals, and in the gap.
+        rest = jnp.zeros_like(state.x)
+        if plan.data == "normal":
+            rest = -plan.problem.least_squares.gradient(state.x).astype(rest.dtype)
+        for term, c, z, p, seen in zip(blocks, penalties, state.images, state.duals, state.seen, strict=True):
+            rest = rest + term.K.adjoint(c * (z - seen) - p)
+        x = state.x + self._solve(plan, penalties, rest)
+        rho = jnp.asarray(self.relaxation, plan.base.scale.dtype)
+        seen = tuple(t.K.forward(x) for t in blocks)
         images, duals = [], []
-        for term, c, z, p in zip(blocks, penalties, state.images, state.duals, strict=True):
-            v = p + c * (z + rho * (term.K.forward(x) - z))
-            duals.append(term.functional.conjugate_prox(v, c))
-            images.append((v - duals[-1]) / c)
-        return state._replace(x=x, images=tuple(images), duals=tuple(duals))
+        for term, c, z, p, v in zip(blocks, penalties, state.images, state.duals, seen, strict=True):
+            v = p + c * (z + rho * (v - z))
+            z, p = _split(term.functional, v, c)
+            images.append(z)
+            duals.append(p)
+        return state._replace(x=x, seen=seen, images=tuple(images), duals=tuple(duals))
 
-    def _x_update(self, plan: Plan, penalties: Sequence[Array], rhs: Array, x: Array) -> Array:
-        """`(A.H w A + sum_i c_i K_i.H K_i)^-1 rhs`, or nearer to it than `x`."""
+    def _solve(self, plan: Plan, penalties: Sequence[Array], rhs: Array) -> Array:
+        """`(A.H w A + sum_i c_i K_i.H K_i)^-1 rhs`, nearly so without a basis."""
         known = _spectrum(plan, penalties)
         if plan.basis is not None:
             return _divide(plan.basis, rhs, known)
@@ -174,19 +181,20 @@ class ADMM:
             known = known if s is not None else known + 0.5 * c * term.K.norm_bound().astype(c.dtype) ** 2
 
         def apply(v: Array) -> Array:
-            out = sum(
-                (t.K.adjoint(c * t.K.forward(v)) for t, c in zip(plan.blocks, penalties, strict=True)),
-                jnp.zeros_like(v),
-            )
+            out = jnp.zeros_like(v)
+            for t, c in zip(plan.blocks, penalties, strict=True):
+                out = out + t.K.adjoint(c * t.K.forward(v))
             if plan.data == "normal":
                 data = problem.least_squares
                 out = out + data.A.adjoint(data.weighted(data.A.forward(v)))
             return out
 
-        return _conjugate_gradients(apply, lambda r: _divide("dct", r, known), rhs, x, self.inner_steps)
+        return _conjugate_gradients(apply, lambda r: _divide("dct", r, known), rhs, self.inner_steps)
 
     def value(self, plan: Plan, state: State) -> Array:
-        x = state.x if plan.base.box is None else plan.base.box.prox(state.x)
+        # The likelihood of counts is infinite at a pixel without electrons: z = x is never there.
+        x = state.images[0] if plan.data == "pixels" else state.x
+        x = x if plan.base.box is None else plan.base.box.prox(x)
         return pdhg._restored(plan.base, x)
 
     def certificate(self, plan: Plan, state: State) -> tuple[Certificate, Array, State]:
@@ -229,6 +237,15 @@ class ADMM:
         due = (state.checks % 8 == 7) | (state.checks == 1) | (state.checks == 3)
         balance, anchor = lax.cond(due, rebalance, lambda: (state.balance, state.anchor))
         return state._replace(balance=balance, anchor=anchor)
+
+
+def _split(g: Functional, v: Array, c: Array) -> tuple[Array, Array]:
+    """`v = c z + p` with `p` a subgradient of `g` at `z`; whichever is constrained is met exactly."""
+    if isinstance(g, Pixels | Box):
+        z = g.prox(v / c, 1 / c)
+        return z, v - c * z
+    p = g.conjugate_prox(v, c)
+    return (v - p) / c, p
 
 
 def exact_basis(problem: Problem) -> str | None:
@@ -296,13 +313,13 @@ def _divide(basis: str, v: Array, spectrum: Array) -> Array:
     return jnp.fft.irfftn(half * jnp.fft.rfftn(v), s=v.shape)
 
 
-def _conjugate_gradients(apply: Any, precondition: Any, rhs: Array, x: Array, steps: int) -> Array:
-    """A few steps for `apply(x) = rhs` from `x`; none once the residual has vanished."""
+def _conjugate_gradients(apply: Any, precondition: Any, rhs: Array, steps: int) -> Array:
+    """A few steps for `apply(x) = rhs` from zero; none once the residual has vanished."""
 
     def dot(a: Array, b: Array) -> Array:
         return jnp.sum(jnp.real(jnp.conj(a) * b))
 
-    residual = rhs - apply(x)
+    x, residual = jnp.zeros_like(rhs), rhs
     direction = precondition(residual)
     rz = dot(residual, direction)
     for i in range(steps):
