@@ -30,8 +30,8 @@ class Blur(LinearOperator):
     item its own.
 
     `norm_bound` is exact for the periodic boundary, and for "reflect" when the kernel is symmetric along
-    every axis. Only the periodic boundary has a closed-form resolvent. With `symmetric` the kernel is promised to be so,
-    of odd size and unchanged by a flip of any axis: with "reflect", the DCT diagonalises such a blur.
+    every axis. Only the periodic boundary has a closed-form resolvent. With `symmetric` the kernel is promised to
+    be so, of odd size and unchanged by a flip of any axis: with "reflect", the DCT diagonalises such a blur.
     """
 
     kernel: Any = leaf("in_shape")

@@ -25,7 +25,7 @@ from emjax.functionals import Box, Fidelity, Functional, LeastSquares, SquaredDi
 from emjax.operators import DCT, Identity, LinearOperator
 from emjax.solvers import pdhg
 from emjax.solvers.certificate import Certificate, from_dual, from_primal, norm, primal_dual
-from emjax.solvers.problem import Problem, Term, total
+from emjax.solvers.problem import Problem, Term
 
 
 @pytree_dataclass
@@ -155,8 +155,8 @@ class ADMM:
         rest = jnp.zeros_like(state.x)
         if plan.data == "normal":
             rest = -plan.problem.least_squares.gradient(state.x).astype(rest.dtype)
-        for term, c, z, p, seen in zip(blocks, penalties, state.images, state.duals, state.seen, strict=True):
-            rest = rest + term.K.adjoint(c * (z - seen) - p)
+        for term, c, z, p, v in zip(blocks, penalties, state.images, state.duals, state.seen, strict=True):
+            rest = rest + term.K.adjoint(c * (z - v) - p)
         x = state.x + self._solve(plan, penalties, rest)
         rho = jnp.asarray(self.relaxation, plan.base.scale.dtype)
         seen = tuple(t.K.forward(x) for t in blocks)

@@ -25,15 +25,23 @@ from emjax.solvers.problem import Problem, Term, total
 
 
 class Plan(NamedTuple):
-    problem: Problem
+    base: pdhg.Plan  # its box, back-projection and scale
     direct: Term | None  # the term of x itself
     terms: tuple[Term, ...]  # the dualised ones
-    box: Box | None
-    rhs: Array  # A.H w y
-    diagonal: Array | None
     lipschitz: Array
     norms: tuple[Array, ...]
-    scale: Array
+
+    @property
+    def problem(self) -> Problem:
+        return self.base.problem
+
+    @property
+    def box(self) -> Box | None:
+        return self.base.box
+
+    @property
+    def scale(self) -> Array:
+        return self.base.scale
 
 
 class State(NamedTuple):
@@ -64,21 +72,17 @@ class CondatVu:
         terms = tuple(term for i, term in enumerate(problem.terms) if i != index)
         dtype = base.scale.dtype
         return Plan(
-            problem,
+            base,
             None if index is None else problem.terms[index],
             terms,
-            base.box,
-            base.rhs,
-            base.diagonal,
             problem.data.lipschitz().astype(dtype),
             tuple(t.K.norm_bound().astype(dtype) for t in terms),
-            base.scale,
         )
 
     def init(self, plan: Plan, x0: Array | None) -> State:
-        x0 = pdhg._start(plan) if x0 is None else x0
+        x0 = pdhg._start(plan.base) if x0 is None else x0
         x = x0 if plan.box is None else plan.box.prox(x0)
-        duals = tuple(jnp.zeros(t.K.out_shape, pdhg._dual_dtype(t, plan.rhs.dtype)) for t in plan.terms)
+        duals = tuple(jnp.zeros(t.K.out_shape, pdhg._dual_dtype(t, plan.base.rhs.dtype)) for t in plan.terms)
         direct = None if plan.direct is None else jnp.zeros_like(x)
         return State(x, direct, duals, jnp.ones((), plan.scale.dtype), (x, duals), jnp.zeros((), jnp.int32))
 
@@ -86,7 +90,9 @@ class CondatVu:
         """The iterates stay, projected to this problem's box and weights; the step sizes follow its scale."""
         x = state.x if plan.box is None else plan.box.prox(state.x)
         duals = tuple(t.functional.project(p) for t, p in zip(plan.terms, state.duals, strict=True))
-        direct = None if plan.direct is None else plan.direct.functional.project(state.direct)
+        direct = state.direct
+        if plan.direct is not None and direct is not None:
+            direct = plan.direct.functional.project(direct)
         return state._replace(x=x, direct=direct, duals=duals)
 
     def _coupling(self, plan: Plan, state: State) -> Array:
@@ -102,7 +108,8 @@ class CondatVu:
     def _update(self, plan: Plan, state: State) -> tuple[Array, Array | None, tuple[Array, ...]]:
         """One step without relaxation."""
         x, tau = state.x, self._tau(plan, state)
-        back = _gradient(plan.problem.data, x).astype(x.dtype)
+        data = plan.problem.data
+        back = data.A.adjoint(_slope(data, x)).astype(x.dtype)
         for term, p in zip(plan.terms, state.duals, strict=True):
             back = back + term.K.adjoint(p)
         new, direct = x - tau * back, None
@@ -139,13 +146,13 @@ class CondatVu:
         problem, data, x = plan.problem, plan.problem.data, state.x
         if plan.box is None and isinstance(data, LeastSquares):
             return from_primal(problem, x)
-        # The data's own slope is its dual.
-        r = data.A.forward(x)
-        q = data.weighted(r - data.y) if isinstance(data, LeastSquares) else data.functional.gradient(r)
+        q = _slope(data, x)
         if plan.box is None:
             return from_dual(problem, x, q)
         rest = iter(state.duals)
-        duals = tuple(state.direct if term is plan.direct else next(rest) for term in problem.terms)
+        duals = tuple(
+            state.direct if term is plan.direct and state.direct is not None else next(rest) for term in problem.terms
+        )
         return primal_dual(problem, plan.box, x, q, duals)
 
     def _balance(self, plan: Plan, state: State) -> State:
@@ -170,7 +177,7 @@ def _is_direct(term: Term, box: Box | None) -> bool:
     return isinstance(term.K, Identity) and (box is None or isinstance(term.functional, L1))
 
 
-def _gradient(data: Any, x: Array) -> Array:
-    if isinstance(data, LeastSquares):
-        return data.gradient(x)
-    return data.A.adjoint(data.functional.gradient(data.A.forward(x)))
+def _slope(data: Any, x: Array) -> Array:
+    """The derivative of the data term by `A x`, which is its dual."""
+    z = data.A.forward(x)
+    return data.weighted(z - data.y) if isinstance(data, LeastSquares) else data.functional.gradient(z)
