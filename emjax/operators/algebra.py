@@ -51,6 +51,9 @@ class Identity(LinearOperator):
     def row_scale(self) -> Array:
         return jnp.ones(())
 
+    def absolute_sums(self) -> tuple[Array, Array]:
+        return jnp.ones(()), jnp.ones(())
+
 
 @pytree_dataclass
 class Adjoint(LinearOperator):
@@ -91,6 +94,10 @@ class Adjoint(LinearOperator):
 
     def row_scale(self) -> Array | None:
         return self.op.gram_scale()
+
+    def absolute_sums(self) -> tuple[Array, Array] | None:
+        sums = self.op.absolute_sums()
+        return None if sums is None else (sums[1], sums[0])
 
     @property
     def H(self) -> LinearOperator:
@@ -181,6 +188,10 @@ class Compose(LinearOperator):
         a, b = self.outer.gram_scale(), self.inner.gram_scale()
         return None if a is None or b is None else a * b
 
+    def gram_spectrum(self, basis: str) -> Array | None:
+        a, b = self.outer.gram_scale(), self.inner.gram_spectrum(basis)
+        return None if a is None or b is None else a * b
+
     def row_scale(self) -> Array | None:
         a, b = self.outer.row_scale(), self.inner.row_scale()
         return None if a is None or b is None else a * b
@@ -264,6 +275,14 @@ class Scale(LinearOperator):
     def row_scale(self) -> Array | None:
         c = self.op.row_scale()
         return None if c is None else self.scalar**2 * c
+
+    def gram_spectrum(self, basis: str) -> Array | None:
+        s = self.op.gram_spectrum(basis)
+        return None if s is None else self.scalar**2 * s
+
+    def absolute_sums(self) -> tuple[Array, Array] | None:
+        sums, size = self.op.absolute_sums(), jnp.abs(self.scalar)
+        return None if sums is None else (size * sums[0], size * sums[1])
 
 
 @pytree_dataclass
@@ -358,6 +377,17 @@ class Stack(LinearOperator):
     def gram_scale(self) -> Array | None:
         parts = [p for op in self.ops if (p := op.gram_scale()) is not None]
         return _add(parts) if len(parts) == len(self.ops) else None
+
+    def gram_spectrum(self, basis: str) -> Array | None:
+        parts = [p for op in self.ops if (p := op.gram_spectrum(basis)) is not None]
+        return _add(parts) if len(parts) == len(self.ops) else None
+
+    def absolute_sums(self) -> tuple[Array, Array] | None:
+        parts = [p for op in self.ops if (p := op.absolute_sums()) is not None]
+        if len(parts) < len(self.ops):
+            return None
+        rows = jnp.stack([jnp.broadcast_to(r, self.ops[0].out_shape) for r, _ in parts])
+        return rows, _add([columns for _, columns in parts])
 
 
 def stack(*ops: LinearOperator) -> LinearOperator:

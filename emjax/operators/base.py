@@ -113,6 +113,20 @@ class LinearOperator:
         """`c` with `A A.H = c I` (orthogonal rows of equal norm), or None."""
         return None
 
+    def gram_spectrum(self, basis: str) -> Array | None:
+        """`s` with `A.H A x = U.H (s * U x)`, or None.
+
+        `U` is the orthonormal transform of the items named by `basis`, "dct" (`DCT`) or "fft" (`numpy.fft.fftn`).
+        """
+        return self.gram_scale()
+
+    def absolute_sums(self) -> tuple[Array, Array] | None:
+        """The sums of `|A_ij|` over each row and each column (never below them), or None.
+
+        They broadcast to `out_shape` and `in_shape`. With `s_i` and `t_j` their inverses `|s^(1/2) A t^(1/2)| <= 1`.
+        """
+        return None
+
     @property
     def is_diagonal(self) -> bool:
         """Whether the operator multiplies each entry by a number (so that weights on its output stay diagonal)."""

@@ -30,12 +30,14 @@ class Blur(LinearOperator):
     item its own.
 
     `norm_bound` is exact for the periodic boundary, and for "reflect" when the kernel is symmetric along
-    every axis. Only the periodic boundary has a closed-form resolvent.
+    every axis. Only the periodic boundary has a closed-form resolvent. With `symmetric` the kernel is promised to
+    be so, of odd size and unchanged by a flip of any axis: with "reflect", the DCT diagonalises such a blur.
     """
 
     kernel: Any = leaf("in_shape")
     shape: Shape = static()
     boundary: str = static(default="periodic")
+    symmetric: bool = static(default=False)
 
     def __post_init__(self) -> None:
         assign(self, kernel=as_float(self.kernel), shape=check_shape(self.shape))
@@ -48,6 +50,8 @@ class Blur(LinearOperator):
             )
         if self.boundary not in _BOUNDARIES:
             raise ValueError(f"boundary is one of {', '.join(_BOUNDARIES)}, got {self.boundary!r}")
+        if self.symmetric and not isinstance(self.kernel, jax.core.Tracer):
+            _check_symmetric(np.asarray(self.kernel), self._size)
 
     @property
     def in_shape(self) -> Shape:
@@ -140,6 +144,22 @@ class Blur(LinearOperator):
             bound = jnp.minimum(bound, jnp.sqrt((rows + slack) * (columns + slack)))
         return round_up(bound, ulps).astype(self.in_dtype)
 
+    def gram_spectrum(self, basis: str) -> Array | None:
+        if basis == "fft" and self.boundary == "periodic":
+            transfer = jnp.fft.fftn(jnp.fft.irfftn(self._transfer(self.in_dtype), s=self.shape))
+            return (transfer.real**2 + transfer.imag**2).astype(self.in_dtype)
+        if basis == "dct" and self.boundary == "reflect" and self.symmetric:
+            return self._cosine_transfer() ** 2
+        return None
+
+    def _cosine_transfer(self) -> Array:
+        """The spectrum of a symmetric kernel with mirrored edges: `B = C.H s C` with the DCT `C`."""
+        part = self.kernel
+        for n, k in zip(self.shape, self._size, strict=True):
+            wave = np.cos(np.pi / n * np.outer(np.arange(n), np.arange(k) - k // 2)).astype(self.in_dtype)
+            part = jnp.tensordot(part, wave, axes=(0, 1), precision="highest")
+        return part
+
     def _mirrored_norm(self) -> Array:
         # Mirroring counts border samples twice, so the largest absolute value of the spectrum is no bound:
         # the shift by one pixel has norm sqrt(2). Split the kernel into parts, even or odd along each axis. A
@@ -172,6 +192,15 @@ class Blur(LinearOperator):
         power = transfer.real**2 + transfer.imag**2
         return jnp.fft.irfftn(jnp.fft.rfftn(as_fft_input(v.astype(dtype))) / (1 + tau * power), s=self.shape).astype(
             dtype
+        )
+
+
+def _check_symmetric(kernel: np.ndarray, size: Shape) -> None:
+    slack = 8 * np.finfo(kernel.dtype).eps * np.abs(kernel).max()
+    axes = range(-len(size), 0)
+    if not all(k % 2 for k in size) or any(np.abs(kernel - np.flip(kernel, a)).max() > slack for a in axes):
+        raise ValueError(
+            f"this kernel of size {size} is not odd in size and unchanged by a flip of each axis; leave symmetric=False"
         )
 
 

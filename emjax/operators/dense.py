@@ -101,6 +101,10 @@ class Dense(LinearOperator):
     def gram_diagonal(self) -> Array | None:
         return self.gram_scale()
 
+    def absolute_sums(self) -> tuple[Array, Array]:
+        size = jnp.abs(self.matrix)
+        return jnp.sum(size, -1), jnp.sum(size, -2).reshape(*size.shape[:-2], *self.in_shape)
+
 
 def _schatten(a: Array) -> Array:
     """`(sum_i sigma_i^64)^(1/64) >= sigma_1` over the singular values, by squaring the Gram matrix four times."""
@@ -246,6 +250,16 @@ class Blockwise(LinearOperator):
 
     def gram_scale(self) -> Array | None:
         return self.op.gram_scale()
+
+    def absolute_sums(self) -> tuple[Array, Array] | None:
+        sums = self.op.absolute_sums()
+        if sums is None:
+            return None
+        rows, columns = (
+            jnp.broadcast_to(s, (math.prod(self.grid), *shape))
+            for s, shape in zip(sums, (self.op.out_shape, self.op.in_shape), strict=True)
+        )
+        return rows.reshape(self.out_shape), self.join(columns)
 
     @property
     def _padded(self) -> bool:

@@ -121,6 +121,9 @@ class SubsampledFourier(LinearOperator):
     def measured(self, y: Array) -> Array:
         return jnp.where(self.mask != 0, y, 0)
 
+    def gram_spectrum(self, basis: str) -> Array | None:
+        return self._gram_spectrum() if basis == "fft" else None
+
     def _gram_spectrum(self) -> Array:
         """`s` with `A.H A x = F.H (s * F x)`."""
         square = self.mask * self.mask

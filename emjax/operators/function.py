@@ -48,6 +48,9 @@ class Reshape(LinearOperator):
     def row_scale(self) -> Array:
         return jnp.ones(())
 
+    def absolute_sums(self) -> tuple[Array, Array]:
+        return jnp.ones(()), jnp.ones(())
+
 
 @pytree_dataclass
 class Function(LinearOperator):

@@ -8,6 +8,8 @@
 the data joins the terms, whatever its functional. The ratio of the step sizes is balanced by how far primal and dual
 have moved, at geometrically spaced checks, so that finitely many changes happen in any run and convergence is kept;
 with `restarts`, the run starts again from the average iterate where that has the smaller gap (Applegate et al. 2021).
+With `preconditioned`, for operators whose rows and columns are of unlike size, every entry has its own step size,
+tau_j = t / sum_i |K_ij| and sigma_i = 1 / (t sum_j |K_ij|) (Pock and Chambolle 2011, alpha = 1).
 """
 
 import math
@@ -17,7 +19,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from emjax._pytree import pytree_dataclass, static
-from emjax.functionals import Box, Fidelity, L2Ball, SquaredDistance
+from emjax.functionals import L1, Box, Fidelity, GroupL1, L2Ball, SquaredDistance
+from emjax.functionals.likelihoods import Huber, KullbackLeibler
 from emjax.solvers.certificate import Certificate, diagonal_bounds, from_dual, from_primal, norm, primal_dual
 from emjax.solvers.problem import Problem, Term, total
 
@@ -30,6 +33,7 @@ class Plan(NamedTuple):
     diagonal: Array | None
     norms: tuple[Array, ...]
     scale: Array  # expected size of primal movement over dual movement
+    sums: tuple[Array, tuple[Array, ...]] | None = None  # of |K|: over columns, over the rows of each term
 
 
 class State(NamedTuple):
@@ -44,12 +48,14 @@ class State(NamedTuple):
 
 @pytree_dataclass
 class PDHG:
-    """Settings: `relaxation` (rho), `balance` (adapt the step ratio), `restarts`, `check_every` steps a certificate."""
+    """Settings: `relaxation` (rho), `balance` (adapt the step ratio), `restarts`, `preconditioned` (by the sums of rows
+    and columns), `check_every` steps a certificate."""
 
     relaxation: Array | float = 1.9
     balance: bool = static(default=True)
     restarts: bool = static(default=False)
     check_every: int = static(default=20)
+    preconditioned: bool = static(default=False)
 
     def supports(self, problem: Problem) -> str | None:
         return None
@@ -65,11 +71,12 @@ class PDHG:
                 terms = (Term(data.functional, data.A), *terms)
         elif (diagonal := data.gram_diagonal()) is not None:
             box = diagonal_bounds(problem)
-        elif not data.has_prox or box is not None:
+        elif not data.has_prox or box is not None or self.preconditioned:
             distance = SquaredDistance(data.y, data.weight, len(data.out_shape))
             terms = (Term(distance, data.A), *terms)
         norms = tuple(term.K.norm_bound().astype(jnp.real(rhs).dtype) for term in terms)
-        return Plan(problem, terms, box, rhs, diagonal, norms, _scale(problem, rhs, diagonal))
+        sums = _sums(terms, norms) if self.preconditioned and terms else None
+        return Plan(problem, terms, box, rhs, diagonal, norms, _scale(problem, rhs, diagonal), sums)
 
     def init(self, plan: Plan, x0: Array | None) -> State:
         dtype = plan.rhs.dtype
@@ -97,9 +104,17 @@ class PDHG:
         share = 0.99 / max(1, len(plan.norms))
         return [share / jnp.where(n > 0, tau * n * n, jnp.inf) for n in plan.norms]
 
+    def _steps(self, plan: Plan, state: State) -> tuple[Array, list[Array]]:
+        tau = self._tau(plan, state)
+        if plan.sums is None:
+            return tau, self._sigmas(plan, tau)
+        columns, rows = plan.sums
+        t = tau * jnp.max(jnp.stack(plan.norms))
+        return t / columns, [0.99 / (t * r) for r in rows]
+
     def _update(self, plan: Plan, state: State) -> tuple[Array, tuple[Array, ...]]:
         """One step without relaxation."""
-        x, tau = state.x, self._tau(plan, state)
+        x, (tau, sigmas) = state.x, self._steps(plan, state)
         back = sum((t.K.adjoint(p) for t, p in zip(plan.terms, state.duals, strict=True)), jnp.zeros_like(x))
         v = x - tau * back
         data = plan.problem.data
@@ -113,7 +128,7 @@ class PDHG:
         ahead = 2 * new - x
         duals = tuple(
             t.functional.conjugate_prox(p + sigma * t.K.forward(ahead), sigma)
-            for t, p, sigma in zip(plan.terms, state.duals, self._sigmas(plan, tau), strict=True)
+            for t, p, sigma in zip(plan.terms, state.duals, sigmas, strict=True)
         )
         return new, duals
 
@@ -156,8 +171,7 @@ class PDHG:
 
         def rebalance(balance: Array, anchor: Any) -> tuple[Array, Any]:
             x0, p0 = anchor
-            dx = norm(state.x - x0)
-            dp = jnp.sqrt(total([norm(a - b) ** 2 for a, b in zip(state.duals, p0, strict=True)]))
+            dx, dp = _movements(plan, state.x - x0, [a - b for a, b in zip(state.duals, p0, strict=True)])
             moved = (dx > 0) & (dp > 0)
             ratio = dx / jnp.where(moved, dp, 1) / (math.sqrt(8.0) * self._tau(plan, state))
             factor = jnp.where(moved, jnp.sqrt(jnp.where(moved, ratio, 1)), 1)
@@ -185,6 +199,37 @@ class PDHG:
         best = jnp.where(again, gap, state.best)
         certificate = _select(use & again, averaged, certificate)
         return state._replace(x=x, duals=duals, average=average, best=best), certificate
+
+
+def _sums(terms: tuple[Term, ...], norms: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
+    """Sums of `|K|` over the columns of all terms, and over the rows of each; its norm where they are not known."""
+    columns, rows = [], []
+    for term, bound in zip(terms, norms, strict=True):
+        r, c = term.K.absolute_sums() or (bound, bound)
+        g, dtype = term.functional, bound.dtype
+        if isinstance(g, GroupL1):  # one step size for a group
+            r = jnp.max(r, 0, keepdims=True) if r.ndim == len(term.K.out_shape) else r
+        elif not isinstance(g, L1 | SquaredDistance | KullbackLeibler | Huber):
+            r = jnp.max(r)
+        rows.append(_lifted(r.astype(dtype)))
+        columns.append(c.astype(dtype))
+    return _lifted(sum(columns[1:], columns[0])), tuple(rows)
+
+
+def _lifted(sums: Array) -> Array:
+    """Without zeros: an empty row or column takes any step size; a larger sum is a smaller one, and safe."""
+    largest = jnp.max(sums)
+    return jnp.maximum(sums, jnp.where(largest > 0, 1e-4 * largest, 1))
+
+
+def _movements(plan: Plan, x: Array, duals: list[Array]) -> tuple[Array, Array]:
+    """How far `x` and the duals have moved; with preconditioning in its norms, in the units of `_tau`."""
+    if plan.sums is None:
+        return norm(x), jnp.sqrt(total([norm(p) ** 2 for p in duals]))
+    columns, rows = plan.sums
+    weighted = [norm(jnp.sqrt(r) * p) ** 2 for r, p in zip(rows, duals, strict=True)]
+    unit = math.sqrt(8.0) / jnp.max(jnp.stack(plan.norms))
+    return norm(jnp.sqrt(columns) * x) * unit, jnp.sqrt(total(weighted))
 
 
 def _scale(problem: Problem, rhs: Array, diagonal: Array | None) -> Array:

@@ -134,6 +134,7 @@ EXAMPLES = (
     Example("blur, periodic, 3-D", lambda r, s: ops.Blur(r.normal(2, 3, 3), s), CLOSE, SHAPES_3D),
     Example("blur, reflect", lambda r, s: ops.Blur(r.normal(4, 3), s, "reflect")),
     Example("blur, reflect, symmetric", lambda r, s: ops.Blur(r.symmetric(3, 5), s, "reflect"), CLOSE),
+    Example("blur, reflect, promised", lambda r, s: ops.Blur(r.symmetric(3, 5), s, "reflect", symmetric=True), CLOSE),
     Example("blur, zero", lambda r, s: ops.Blur(r.normal(5, 2), s, "zero")),
     Example("dense", lambda r, s: ops.Dense(r.normal(*s)), 1.05),
     Example("dense, complex", lambda r, s: ops.Dense(r.complex(5, s[0] * s[1]), s), 1.05),
@@ -235,6 +236,8 @@ def _everything(op: LinearOperator, x: jax.Array, y: jax.Array, claims: bool) ->
         found = {name: getattr(op, name)() for name in ("gram_diagonal", "gram_scale", "row_scale")}
         if op.has_resolvent:
             found["resolvent"] = jax.vmap(lambda v: op.resolvent(v, jnp.asarray(0.7)))(x)
+        found |= {basis: op.gram_spectrum(basis) for basis in ("dct", "fft")}
+        found |= dict(zip(("row_sums", "column_sums"), op.absolute_sums() or (None, None), strict=True))
     return op(x), op.H(y), op.norm_bound(), {k: v for k, v in found.items() if v is not None}
 
 

@@ -6,15 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.fft
 from operator_registry import (
     ADJOINT_BAR,
     EXAMPLES,
     Example,
     Numbers,
+    as_real,
     enable_x64,
     items,
     measure,
     quick_jit,
+    unit_items,
 )
 
 from emjax import operators as ops
@@ -82,12 +85,44 @@ def test_closed_forms_are_true(example: Example) -> None:
             close(rows, m.claims["row_scale"] * np.eye(len(rows)))
         if "resolvent" in m.claims:
             close(m.claims["resolvent"], np.linalg.inv(np.eye(len(gram)) + 0.7 * gram))
+        for basis in {"dct", "fft"} & set(m.claims):
+            spectrum = np.broadcast_to(m.claims[basis], m.op.in_shape)
+            close(gram, diagonal_in(basis, spectrum, m.in_dtype))
+        if "row_sums" in m.claims:
+            complex_rows, complex_columns = (jnp.issubdtype(d, jnp.complexfloating) for d in (m.out_dtype, m.in_dtype))
+            size = np.hypot(*np.split(m.matrix, 2)) if complex_rows else np.abs(m.matrix)
+            size = size[:, : size.shape[1] // 2] if complex_columns else size
+            for name, shape, axis in (("row_sums", m.op.out_shape, 1), ("column_sums", m.op.in_shape, 0)):
+                claimed = np.broadcast_to(m.claims[name], shape).ravel()
+                # Blocks that reach beyond the item count what they would see there.
+                close(np.minimum(claimed, size.sum(axis)) if "blocks" in example.name else claimed, size.sum(axis))
+
+
+def diagonal_in(basis: str, spectrum: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The real matrix of `U.H s U` for the orthonormal DCT or DFT `U`."""
+    units = unit_items(dtype, spectrum.shape)
+    axes = tuple(range(1, units.ndim))
+    if basis == "dct":
+
+        def apply(v: np.ndarray) -> np.ndarray:
+            return scipy.fft.idctn(spectrum * scipy.fft.dctn(v, axes=axes, norm="ortho"), axes=axes, norm="ortho")
+
+        mapped = apply(units.real) + (1j * apply(units.imag) if np.iscomplexobj(units) else 0)
+    else:
+        mapped = np.fft.ifftn(spectrum * np.fft.fftn(units, axes=axes), axes=axes)
+    return as_real(mapped, dtype, len(units)).T
 
 
 def test_no_closed_form_is_missed() -> None:
-    names = {e.name: set(cached(e, e.shapes[0], "float64").claims) for e in EXAMPLES}
+    every = {e.name: set(cached(e, e.shapes[0], "float64").claims) for e in EXAMPLES}
+    spectra = {"dct", "fft", "row_sums", "column_sums"}
+    names = {name: claims - spectra for name, claims in every.items()}
+    sums = {name: claims & spectra for name, claims in every.items()}
     scales = {"gram_diagonal", "gram_scale", "resolvent"}
     assert names["DCT"] == names["wavelet, db4"] == names["Fourier, complex"] == scales | {"row_scale"}
+    assert sums["differences"] == {"dct", "row_sums", "column_sums"} and sums["blur, reflect, promised"] == {"dct"}
+    assert sums["subsampled Fourier, soft"] == sums["blur, periodic"] == {"fft"}
+    assert sums["dense"] == sums["blocks, padded"] == {"row_sums", "column_sums"} and not sums["blur, zero"]
     assert names["Fourier, real"] == scales
     assert names["subsampled Fourier, soft"] == names["blur, periodic"] == {"resolvent"}
     assert names["scrambled Hadamard, 0/1"] == names["scrambled DCT, soft"] == {"resolvent"}

@@ -9,7 +9,7 @@ import pytest
 
 from emjax import L1, TV, LeastSquares, Problem, Quadratic, Term
 from emjax.operators import DCT, PixelSampling, Wavelet
-from emjax.solvers import FISTA, PCG, PDHG
+from emjax.solvers import ADMM, FISTA, PCG, PDHG, CondatVu
 
 SHAPE = (12, 10)
 x64 = functools.partial(jax.enable_x64, True)
@@ -31,5 +31,11 @@ def field(y: Any = YS[0], weight: Any = 1.0, mask: Any = MASK) -> Problem:
     return Problem(LeastSquares(PixelSampling(mask), y), Quadratic(DCT(SHAPE), weight * D))
 
 
-METHODS = {"PDHG": (tv, PDHG()), "FISTA": (wavelet, FISTA()), "PCG": (field, PCG())}
+METHODS = {
+    "PDHG": (tv, PDHG()),
+    "FISTA": (wavelet, FISTA()),
+    "PCG": (field, PCG()),
+    "ADMM": (tv, ADMM()),
+    "CondatVu": (tv, CondatVu()),
+}
 every = pytest.mark.parametrize(("make", "solver"), METHODS.values(), ids=METHODS)
