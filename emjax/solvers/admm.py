@@ -82,7 +82,7 @@ class ADMM:
     check_every: int = static(default=10)
 
     def supports(self, problem: Problem) -> str | None:
-        return None
+        return "ADMM does not know the field of a TGV; use PDHG" if problem.fields else None
 
     def prepare(self, problem: Problem) -> Plan:
         data, base = problem.data, pdhg.PDHG().prepare(problem)

@@ -64,7 +64,7 @@ class CondatVu:
     def supports(self, problem: Problem) -> str | None:
         if not isinstance(problem.data, LeastSquares | HuberLoss):
             return "CondatVu takes smooth data terms, least squares or Huber's loss; use PDHG or ADMM for others"
-        return None
+        return "CondatVu does not know the field of a TGV; use PDHG" if problem.fields else None
 
     def prepare(self, problem: Problem) -> Plan:
         base = pdhg.PDHG().prepare(problem)

@@ -161,7 +161,10 @@ class PDHG:
         problem = plan.problem
         x = _restored(plan, x)
         if plan.box is None:
-            return from_dual(problem, x, duals[0]) if isinstance(problem.data, Fidelity) else from_primal(problem, x)
+            data = problem.data
+            if not isinstance(data, Fidelity):
+                return from_primal(problem, x)
+            return from_dual(problem, x, data.functional.gradient(data.A.forward(x)) if data.separable else duals[0])  # type: ignore[attr-defined]
         dualised = len(plan.terms) > len(problem.terms)
         q = duals[0] if dualised else None
         return primal_dual(problem, plan.box, x, q, duals[1:] if dualised else duals)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from solver_problems import MASK, SHAPE, YS, D, field, tv, wavelet, x64
 
-from emjax import L1, TV, Box, LeastSquares, Problem, Quadratic, Status, Term, solve
+from emjax import L1, TV, Box, HuberLoss, LeastSquares, Problem, Quadratic, Status, Term, solve
 from emjax.operators import DCT, Blur, FiniteDifference, Fourier, Identity, PixelSampling
 from emjax.solvers import FISTA, PCG, PDHG, choose
 
@@ -59,6 +59,18 @@ def test_without_a_certificate_the_gap_is_infinite() -> None:
     assert dark.status == Status.CONVERGED and bool((dark.value == 0).all())
     boxed = solve(Problem(LeastSquares(A, YS[0]), TV(0.1), Box(0, 0.5), Box(-1, 1)), gap=1e-3, max_steps=5000)
     assert boxed.status == Status.CONVERGED and boxed.value.min() >= 0 and boxed.value.max() <= 0.5
+
+
+def test_a_robust_loss_without_a_box() -> None:
+    """Its dual is its slope at the answer: the gap bounds the distance to the optimum of a long run."""
+    with x64():
+        data = HuberLoss(PixelSampling(np.ones(SHAPE)), YS[0].astype(float), 0.1)
+        problem = Problem(data, Term(L1(0.05), DCT(SHAPE)))
+        best = solve(problem, PDHG(), gap=1e-8, max_steps=20_000).check()
+        for steps in (20, 100):
+            early = solve(problem, PDHG(), gap=0.0, max_steps=steps)
+            assert -1e-8 <= early.objective - best.objective <= early.gap * early.objective
+            assert jnp.isfinite(early.gap)
 
 
 def test_complex_measurements() -> None:

@@ -12,7 +12,7 @@ from solver_problems import MASK, SHAPE, YS, x64
 
 from emjax import TGV, TV, Box, LeastSquares, Noise, PoissonLikelihood, Problem, Solution, Status, load, solve
 from emjax.operators import Blur, FiniteDifference, Identity, PixelSampling, SymmetricGradient
-from emjax.solvers import PDHG, Unrolled
+from emjax.solvers import ADMM, PDHG, CondatVu, Unrolled
 
 RAMP = np.add.outer(np.arange(12) / 12, np.arange(10) / 20)
 
@@ -149,6 +149,9 @@ def test_bad_parts() -> None:
         TGV(0.1, -1.0)
     with pytest.raises(ValueError, match="broadcast"):
         Problem(data, TGV(np.ones((3, 3))))
+    for solver in (ADMM(), CondatVu()):
+        with pytest.raises(ValueError, match="use PDHG"):
+            solve(tgv(), solver)
     open_ended = solve(Problem(data, TGV(0.05)), max_steps=50)
     assert jnp.isinf(open_ended.gap) and bool(jnp.isfinite(open_ended.value).all())
 
