@@ -81,10 +81,15 @@ REFERENCE = {
 
 def find_data(given: Path | None) -> Path | None:
     """The folder with all files of `CROPS`, or None."""
+    return find_folder(given, [crop[0] for crop in CROPS.values()])
+
+
+def find_folder(given: Path | None, files: list[str]) -> Path | None:
+    """The folder with all of these files, or None."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     named = os.environ.get("EMJAX_DATA")
     folder = given if given is not None else Path(named) if named else beside
-    return folder if all((folder / crop[0]).is_file() for crop in CROPS.values()) else None
+    return folder if all((folder / file).is_file() for file in files) else None
 
 
 def load_crop(folder: Path, name: str) -> np.ndarray:
@@ -330,21 +335,29 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def save(report: dict[str, Any], output: Path) -> None:
-    """Write the JSON and the table; a stop in between leaves the last whole ones."""
+    """Write the JSON and the table."""
+    save_report(report, markdown(report), output)
+
+
+def save_report(report: dict[str, Any], table: str, output: Path) -> None:
+    """Write a report as JSON and its table as Markdown; a stop in between leaves the last whole ones."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    for path, text in ((output, json.dumps(report, indent=1) + "\n"), (output.with_suffix(".md"), markdown(report))):
+    for path, text in ((output, json.dumps(report, indent=1) + "\n"), (output.with_suffix(".md"), table)):
         part = path.with_suffix(path.suffix + ".part")
         part.write_text(text)
         part.replace(path)
 
 
+def earlier_report(output: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The report of an earlier run with the same settings, or an empty one."""
+    report: dict[str, Any] = json.loads(output.read_text()) if output.is_file() else {}
+    return report if report.get("settings") == settings else {}
+
+
 def earlier(output: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The runs, references and times of an earlier run with the same settings, which goes on from there."""
-    empty: dict[str, dict[str, Any]] = {"runs": {}, "reference": {}, "times": {}}
-    if not output.is_file():
-        return empty
-    report = json.loads(output.read_text())
-    return {part: report.get(part, {}) for part in empty} if report.get("settings") == settings else empty
+    report = earlier_report(output, settings)
+    return {part: report.get(part, {}) for part in ("runs", "reference", "times")}
 
 
 def main() -> int:

@@ -1,5 +1,9 @@
-"""Linear operators: how a microscope measures, and how an image becomes sparse."""
+"""Linear operators: how a microscope measures, and how an image becomes sparse.
 
+One's own: a subclass of `LinearOperator` made a pytree by `pytree_dataclass`, or a function given to `from_function`.
+"""
+
+from emjax._pytree import leaf, pytree_dataclass, static
 from emjax.operators.algebra import Adjoint, Compose, Identity, Scale, Stack, Sum, Transpose, stack
 from emjax.operators.base import LinearOperator
 from emjax.operators.blur import Blur, gaussian_kernel
@@ -54,6 +58,9 @@ __all__ = [
     "from_function",
     "gaussian",
     "gaussian_kernel",
+    "leaf",
     "parseval_frame",
+    "pytree_dataclass",
     "stack",
+    "static",
 ]
