@@ -38,4 +38,9 @@ METHODS = {
     "ADMM": (tv, ADMM()),
     "CondatVu": (tv, CondatVu()),
 }
-every = pytest.mark.parametrize(("make", "solver"), METHODS.values(), ids=METHODS)
+every_solver = pytest.mark.parametrize(("make", "solver"), METHODS.values(), ids=METHODS)
+# The splitting methods are looked at in test_splittings.py besides: what is the loop's own is a slow test for them.
+every = pytest.mark.parametrize(
+    ("make", "solver"),
+    [pytest.param(*m, id=k, marks=pytest.mark.slow if k in ("ADMM", "CondatVu") else ()) for k, m in METHODS.items()],
+)

@@ -8,7 +8,8 @@ import pytest
 from solver_problems import MASK, SHAPE, YS, D, field, tv, wavelet, x64
 
 from emjax import L1, TV, Box, HuberLoss, LeastSquares, Problem, Quadratic, Status, Term, solve
-from emjax.operators import DCT, Blur, FiniteDifference, Fourier, Identity, PixelSampling
+from emjax.functionals import NuclearNorm
+from emjax.operators import DCT, Blur, FiniteDifference, Fourier, Identity, Patches, PixelSampling
 from emjax.solvers import FISTA, PCG, PDHG, choose
 
 
@@ -71,6 +72,25 @@ def test_a_robust_loss_without_a_box() -> None:
             early = solve(problem, PDHG(), gap=0.0, max_steps=steps)
             assert -1e-8 <= early.objective - best.objective <= early.gap * early.objective
             assert jnp.isfinite(early.gap)
+
+
+def test_matrices_and_stacks_of_low_rank() -> None:
+    """Completion of a matrix, against proximal gradients with NumPy's singular values; patches of a stack, certified."""
+    r = np.random.default_rng(0)
+    mask = (r.random(SHAPE) < 0.6).astype(float)
+    y = mask * (r.standard_normal((12, 3)) @ r.standard_normal((3, 10)))
+    z = np.zeros_like(y)
+    for _ in range(1500):
+        u, s, v = np.linalg.svd(z - mask * (z - y), full_matrices=False)
+        z = (u * np.maximum(s - 0.5, 0)) @ v
+    want = 0.5 * np.sum((mask * z - y) ** 2) + 0.5 * np.linalg.svd(z)[1].sum()
+    with x64():
+        found = solve(Problem(LeastSquares(PixelSampling(mask), y), NuclearNorm(0.5, 2)), PDHG(), gap=1e-6).check()
+        np.testing.assert_allclose(found.objective, want, rtol=2e-6)
+        stack = r.random((4, 8, 8)).cumsum(0)
+        seen = (r.random(stack.shape) < 0.5).astype(float)
+        low = Term(NuclearNorm(0.3, 3), Patches(stack.shape, 4))
+        solve(Problem(LeastSquares(PixelSampling(seen, 3), seen * stack), low, Box(0, 5)), gap=1e-4).check()
 
 
 def test_complex_measurements() -> None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export, lax
-from solver_problems import MASK, SHAPE, YS, every, tv, wavelet, x64
+from solver_problems import MASK, SHAPE, YS, every, every_solver, tv, wavelet, x64
 
 from emjax import Solution, solve
 from emjax.solvers import ADMM, FISTA, PDHG, CondatVu, Solver, Status, Unrolled
@@ -90,7 +90,7 @@ def test_progress_is_reported_between_chunks() -> None:
     np.testing.assert_allclose(s.objective, silent.objective, rtol=1e-5)
 
 
-@every
+@every_solver
 def test_batches(make: Any, solver: Solver) -> None:
     """Items of a batch are what they are alone, beside a neighbour 1000 times as bright and one that is NaN."""
     y = YS * np.array([1, 1000, 1], "f4")[:, None, None]
@@ -152,7 +152,7 @@ def test_inside_jit_vmap_and_scan() -> None:
     np.testing.assert_allclose(scanned, expected[:, 0], atol=1e-6)
 
 
-@every
+@every_solver
 def test_export(make: Any, solver: Solver) -> None:
     def recover(y: jax.Array, weight: jax.Array) -> Solution:
         return solve(make(y, weight), solver)
@@ -165,7 +165,7 @@ def test_export(make: Any, solver: Solver) -> None:
     )
 
 
-@every
+@every_solver
 def test_one_trace(make: Any, solver: Solver) -> None:
     compiled = importlib.import_module("emjax.solvers.solve")._compiled
     solve(make(YS[0], 0.1, MASK), solver, gap=1e-3, max_steps=10)
