@@ -75,7 +75,7 @@ def test_a_robust_loss_without_a_box() -> None:
 
 
 def test_matrices_and_stacks_of_low_rank() -> None:
-    """Completion of a matrix, against proximal gradients with NumPy's singular values; patches of a stack, certified."""
+    """Completion of a matrix, against proximal gradients in NumPy; patches of a stack, certified."""
     r = np.random.default_rng(0)
     mask = (r.random(SHAPE) < 0.6).astype(float)
     y = mask * (r.standard_normal((12, 3)) @ r.standard_normal((3, 10)))

@@ -111,7 +111,7 @@ def test_other_data_and_terms(name: str) -> None:
         assert s.value.shape == SHAPE and bool((s.value >= 0).all())
 
 
-def test_batches_warm_starts_and_gradients() -> None:
+def test_batches_and_warm_starts() -> None:
     weights = np.array([0.02, 0.05, 0.1], "f4")[:, None, None]
     together = solve(tgv(YS, weights), gap=1e-2)
     alone = solve(tgv(YS[1], 0.05), gap=1e-2)
@@ -122,6 +122,9 @@ def test_batches_warm_starts_and_gradients() -> None:
     from_image = solve(tgv(YS[1], 0.05), start=alone.value, gap=1e-2)
     assert from_image.status == Status.CONVERGED
 
+
+@pytest.mark.slow
+def test_gradients() -> None:
     @functools.partial(jax.jit, static_argnums=1)
     def loss(weight: jax.Array, steps: int = 30) -> jax.Array:
         return jnp.sum(solve(tgv(YS[0].astype(float), weight), gradient=Unrolled(steps)).value ** 2)
@@ -156,6 +159,7 @@ def test_bad_parts() -> None:
     assert jnp.isinf(open_ended.gap) and bool(jnp.isfinite(open_ended.value).all())
 
 
+@pytest.mark.slow
 def test_the_reconstructor() -> None:
     """Weight from the data, within the widened range of the scan, with the noise or without."""
     rng = np.random.default_rng(0)

@@ -73,15 +73,8 @@ def optimum(name: str) -> Any:
 SOLVERS = {"ADMM": ADMM(), "CondatVu": CondatVu(), "preconditioned": PDHG(preconditioned=True)}
 # Every pair is a program to be compiled: those that say least new are slow tests.
 QUICK = {
-    "ADMM": {
-        "inpainting",
-        "deblurring, reflect",
-        "deblurring, zero",
-        "wavelets and total variation",
-        "counts behind a blur",
-        "a ball",
-    },
-    "CondatVu": {"deblurring, reflect", "l1 and box", "counts", "wavelets and total variation"},
+    "ADMM": {"inpainting", "counts behind a blur"},
+    "CondatVu": {"l1 and box"},
     "preconditioned": {"deblurring, zero"},
 }
 PAIRS = [
@@ -121,6 +114,7 @@ def test_the_x_update_is_exact(name: str, basis: str) -> None:
     np.testing.assert_allclose(np.ravel(x), np.linalg.solve(normal, rhs.ravel()), atol=1e-10)
 
 
+@pytest.mark.slow
 def test_the_fft_is_exact_between_periodic_operators() -> None:
     with x64():
         K = Blur(np.array([[1.0, -1.0, 0.0]]), SHAPE)  # periodic differences along the rows
