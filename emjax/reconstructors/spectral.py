@@ -46,8 +46,8 @@ class Spectral(Reconstructor):
 
     weight: noise variance over the prior's spectral density at f = 1 (larger is smoother); None or "auto" estimates it
     with the exponent, by held-out pixels for 2-D pixel scans. Other operators take the exponent 3 and the discrepancy
-    principle, which needs `noise`. rule: "auto", or one of `emjax.weights` by its name, which takes the exponent 3, too.
-    gap, max_steps: where the conjugate gradients stop.
+    principle, which needs `noise`. rule: "auto", or one of `emjax.weights` by its name, with the exponent 3,
+    too. gap, max_steps: where the conjugate gradients stop.
     """
 
     weight: Any = leaf("_scalar", default=None)

@@ -20,6 +20,7 @@ from jax import Array, lax
 from emjax.functionals import LeastSquares
 from emjax.operators import LinearOperator, PixelSampling
 from emjax.solvers import PCG, Problem
+from emjax.solvers.transforms import each
 from emjax.weights.path import Path, path
 from emjax.weights.rules import Choice, parabola
 
@@ -51,7 +52,8 @@ def sure(build: BuildFrom, data: LeastSquares, thetas: Array, variance: Any, *, 
     """The weight with the smallest estimated risk `|A (x^ - x)|^2`, the curve, of the measured values.
 
     `build(data, theta)` gives the problem of other measurements. variance: of the noise, `E |n|^2` of a measurement,
-    one number or one each. settings: of `path`. Where `A` mixes or drops much of `x`, this says little of `x`: see `gsure`.
+    one number or one each. settings: of `path`. Where `A` mixes or drops much of `x`, this says little of it:
+    see `gsure`.
     """
     probe, variance = _probe(data, variance, key)
     p, moves = _pair(build, data, thetas, probe, variance, settings)
@@ -86,11 +88,17 @@ def pseudo_inverse(A: LinearOperator, y: Array, steps: int = 100) -> Array:
         return A.adjoint(y) / c
     if isinstance(A, PixelSampling):
         return jnp.where(A.mask != 0, y / jnp.where(A.mask != 0, A.mask, 1), 0)
-    # From zero on the iterates of the normal equations stay in the row space.
+    # From zero on the iterates of the normal equations stay in the row space, until rounding takes them out of it.
     solver = PCG()
     plan = solver.prepare(Problem(LeastSquares(A, y)))
-    state = solver.init(plan, jnp.zeros(A.in_shape, plan.rhs.dtype))
-    return solver.value(plan, lax.fori_loop(0, steps, lambda _, s: solver.step(plan, s), state))
+    first = solver.init(plan, jnp.zeros(A.in_shape, plan.rhs.dtype))
+    least = (10 * float(jnp.finfo(plan.rhs.dtype).eps)) ** 2 * first.rz
+
+    def step(carry: tuple[Array, Any]) -> tuple[Array, Any]:
+        return carry[0] + 1, solver.step(plan, carry[1])
+
+    begin = (jnp.zeros((), jnp.int32), first)
+    return solver.value(plan, lax.while_loop(lambda c: (c[0] < steps) & (c[1].rz > least), step, begin)[1])
 
 
 def _probe(data: LeastSquares, variance: Any, key: Array) -> tuple[Array, Array]:
@@ -111,9 +119,13 @@ def _pair(
     # Large enough that what the gap leaves open does not drown the difference; the probe's random signs average it out.
     size = jnp.max(jnp.abs(data.y))
     h = 0.1 * jnp.sqrt(jnp.max(variance)) + 1e-3 * jnp.where(size > 0, size, 1)
-    p = path(lambda theta: build(data, theta), thetas, **settings)
-    moved = LeastSquares(data.A, data.y + h * probe, data.weight)
-    other = path(lambda theta: build(moved, theta), thetas, **settings)
+
+    def along(y: Array) -> Path:
+        moved = LeastSquares(data.A, y, data.weight)
+        return path(lambda theta: build(moved, theta), thetas, **settings)
+
+    pair = each(along, jnp.stack([data.y, data.y + h * probe]))
+    p, other = (jax.tree.map(lambda v: v[k], pair) for k in (0, 1))
     return p, (other.values - p.values) / h
 
 
