@@ -29,13 +29,18 @@ def ridge(data: LeastSquares, theta: jax.Array) -> Problem:
     return Problem(data, Quadratic(Identity(data.A.in_shape), theta * jnp.ones(data.A.in_shape)))
 
 
+@jax.jit
+def tv_path(data: LeastSquares, gaps: jax.Array) -> Path:
+    return weights.path(lambda theta: tv(data, theta), THETAS, gap=gaps)
+
+
 def scan(ratio: float = 0.5) -> LeastSquares:
     rng = np.random.default_rng(0)
     mask = rng.random(SHAPE) < ratio
     return LeastSquares(PixelSampling(mask), np.float32(mask * (TRUTH + SIGMA * rng.standard_normal(SHAPE))))
 
 
-@pytest.mark.parametrize("solver", ["pdhg", "fista", "pcg"])
+@pytest.mark.parametrize("solver", ["pdhg", pytest.param("fista", marks=pytest.mark.slow), "pcg"])
 def test_points_of_a_path_are_separate_solves(solver: str) -> None:
     data = scan()
     wavelet, smooth = emjax.load("wavelet"), emjax.load("spectral")
@@ -45,7 +50,7 @@ def test_points_of_a_path_are_separate_solves(solver: str) -> None:
             return tv(data, theta)
         return wavelet.problem(data, theta) if solver == "fista" else smooth.problem(data, 10 * theta, jnp.float32(2))
 
-    p = weights.path(build, THETAS, gap=1e-4)
+    p = tv_path(data, jnp.full(8, 1e-4)) if solver == "pdhg" else weights.path(build, THETAS, gap=1e-4)
     assert p.values.shape == (8, *SHAPE)
     assert bool(jnp.all(p.statuses == 0)) and float(p.gaps.max()) <= 1e-4
     for i, theta in enumerate(THETAS):
@@ -71,8 +76,8 @@ def test_every_weight_is_visited_once_and_after_its_neighbours(n: int) -> None:
 
 def test_a_gap_for_each_weight() -> None:
     gaps = jnp.where(jnp.arange(8) == 4, 1e-4, 1e-1)
-    p = weights.path(lambda theta: tv(scan(), theta), THETAS, gap=gaps)
-    assert bool(jnp.all(p.gaps <= gaps))
+    p = tv_path(scan(), gaps)
+    assert bool(jnp.all(p.gaps <= gaps)) and bool(jnp.any(p.gaps > 1e-3))
 
 
 def test_sure_is_the_risk_of_linear_shrinkage() -> None:
@@ -88,32 +93,70 @@ def test_sure_is_the_risk_of_linear_shrinkage() -> None:
     np.testing.assert_allclose(choice.weight, 0.25, rtol=0.25)
 
 
+SMALL = (10, 10)
+
+
+def operator(kind: str) -> tuple[LinearOperator, np.ndarray]:
+    """An operator, and its matrix in float64; complex measurements as real parts above imaginary ones."""
+    rng = np.random.default_rng(2)
+    A: LinearOperator = SubsampledFourier(rng.random(SMALL) < 0.5)
+    if kind == "dense":
+        A = Dense(np.float32(rng.standard_normal((40, 100)) / 10), SMALL)
+    columns = np.asarray(A(jnp.eye(100).reshape(100, *SMALL)), complex).reshape(100, -1).T
+    return A, np.concatenate([columns.real, columns.imag]) if kind == "fourier" else columns.real
+
+
+def as_vectors(y: np.ndarray) -> np.ndarray:
+    flat = np.asarray(y).reshape(len(y), -1)
+    return np.concatenate([flat.real, flat.imag], 1) if np.iscomplexobj(flat) else flat
+
+
 @pytest.mark.parametrize("kind", ["fourier", "dense"])
 def test_gsure_is_the_risk_of_what_is_seen(kind: str) -> None:
-    rng = np.random.default_rng(2)
-    A: LinearOperator
-    if kind == "fourier":
-        A = SubsampledFourier(rng.random(SHAPE) < 0.5)
-        noise = SIGMA * (rng.standard_normal(SHAPE) + 1j * rng.standard_normal(SHAPE)) / 2**0.5
-    else:
-        A = Dense(np.float32(rng.standard_normal((120, 576)) / 24), SHAPE)
-        noise = SIGMA * rng.standard_normal(120)
-    data = LeastSquares(A, A(jnp.asarray(TRUTH)) + jnp.asarray(noise, A.out_dtype))
-    thetas = jnp.geomspace(1.0, 0.01, 7)
-    # One compiled program for the whole rule.
-    choice = jax.jit(lambda d: weights.gsure(ridge, d, thetas, SIGMA**2, key=KEY, solver=PCG(), gap=1e-6))(data)
-    p = weights.path(lambda theta: ridge(data, theta), thetas, solver=PCG(), gap=1e-6)
-    project = jax.jit(lambda x: weights.pseudo_inverse(A, A.forward(x)))
-    np.testing.assert_allclose(project(project(TRUTH)), project(TRUTH), atol=1e-3)
-    risk = jnp.stack([jnp.sum(project(x - TRUTH) ** 2) for x in p.values])
-    scale = float(jnp.sum(weights.pseudo_inverse(A, data.y - A(jnp.asarray(TRUTH))) ** 2))
-    np.testing.assert_allclose(choice.curve, risk, atol=0.4 * scale)
+    """Without bias: over 40 draws of the noise the mean error of the estimate is within its standard error.
+
+    The reference: ridge solutions and the projection by NumPy's `solve` and `pinv`.
+    """
+    draws, thetas = 40, np.geomspace(1.0, 0.01, 5)
+    truth = TRUTH[2:22:2, 2:22:2]
+    A, matrix = operator(kind)
+    rng = np.random.default_rng(5)
+    noise = rng.standard_normal((2, draws, *A.out_shape)) * SIGMA
+    noise = (noise[0] + 1j * noise[1]) / 2**0.5 if kind == "fourier" else noise[0]
+    ys = A.measured(A(jnp.asarray(truth)) + jnp.asarray(noise, A.out_dtype))
+
+    @jax.jit
+    def estimate(A: LinearOperator, ys: jax.Array, keys: jax.Array) -> jax.Array:
+        def one(y: jax.Array, key: jax.Array) -> jax.Array:
+            settings: Any = {"solver": PCG(), "gap": 1e-6}
+            return weights.gsure(ridge, LeastSquares(A, y), jnp.asarray(thetas), SIGMA**2, key=key, **settings).curve
+
+        return jax.vmap(one)(ys, keys)
+
+    curves = np.asarray(estimate(A, ys, jax.random.split(KEY, draws)))
+    pseudo = np.linalg.pinv(matrix, rcond=1e-5)
+    right = matrix.T @ as_vectors(ys).T
+    values = [np.linalg.solve(matrix.T @ matrix + theta * np.eye(100), right) for theta in thetas]
+    risks = np.stack([np.sum((pseudo @ matrix @ (x - truth.reshape(100, 1))) ** 2, 0) for x in values], 1)
+    error = curves - risks
+    assert np.all(np.abs(error.mean(0)) < 3.5 * error.std(0) / draws**0.5), (error.mean(0), error.std(0))
+    # And it tells good weights from bad ones.
+    assert np.ptp(risks.mean(0)) > 5 * error.std(0).mean() / draws**0.5
+
+
+@pytest.mark.parametrize("kind", ["fourier", "dense"])
+def test_the_pseudo_inverse_is_that_of_the_matrix(kind: str) -> None:
+    A, matrix = operator(kind)
+    y = A.measured(jax.random.normal(KEY, A.out_shape, A.out_dtype))
+    found = weights.pseudo_inverse(A, y)
+    wanted = np.linalg.pinv(matrix, rcond=1e-5) @ as_vectors(y[None])[0]
+    np.testing.assert_allclose(found.ravel(), wanted, atol=1e-4 * np.abs(wanted).max())
 
 
 def test_discrepancy_hits_the_noise() -> None:
     data = scan()
     power = float(SIGMA**2 * jnp.sum(data.A.mask))
-    p = weights.path(lambda theta: tv(data, theta), THETAS)
+    p = tv_path(data, jnp.full(8, 1e-4))
     choice = weights.discrepancy(p, power)
     found = solve(tv(data, choice.weight), gap=1e-4).value
     np.testing.assert_allclose(2 * data(found), power, rtol=0.1)
@@ -136,28 +179,34 @@ def test_the_corner_of_a_constructed_l() -> None:
 
 
 def test_held_out_under_jit_and_vmap() -> None:
-    data = scan()
-    ys = jnp.stack([data.y, 2 * data.y])
+    data, smooth = scan(), emjax.load("spectral")
+
+    def build(data: LeastSquares, theta: jax.Array) -> Problem:
+        return smooth.problem(data, 1e3 * theta, jnp.float32(2))
 
     def choose(y: jax.Array) -> weights.Choice:
-        return weights.held_out(tv, LeastSquares(data.A, y), THETAS, key=KEY, max_steps=300, gap=1e-3)
+        return weights.held_out(build, LeastSquares(data.A, y), THETAS, key=KEY, gap=1e-6)
 
-    batch = jax.jit(jax.vmap(choose))(ys)
+    batch = jax.jit(jax.vmap(choose))(jnp.stack([data.y, 2 * data.y]))
     assert batch.weight.shape == (2,) and batch.curve.shape == (2, 8)
-    single = jax.jit(choose)(data.y)
-    np.testing.assert_allclose(batch.curve[0], single.curve, rtol=0.05)
+    np.testing.assert_allclose(batch.curve[1], 4 * batch.curve[0], rtol=0.01)
+    np.testing.assert_allclose(*batch.weight, rtol=0.05)
     # Too smooth is worse than the choice by far.
-    assert float(single.curve[0]) > 2 * float(single.curve.min())
+    assert float(batch.curve[0, 0]) > 2 * float(batch.curve[0].min())
 
 
-@pytest.mark.parametrize("rule", ["held_out", "sure", "gsure", "discrepancy", "l_curve"])
-@pytest.mark.parametrize("name", ["tv", "spectral"])
+RULES = [("spectral", "discrepancy"), ("spectral", "sure"), ("tv", "l_curve")]
+SLOW = [(name, rule) for name in ("spectral", "tv", "wavelet") for rule in ("held_out", "gsure")]
+SLOW += [("tv", "sure"), ("tv", "discrepancy"), ("wavelet", "l_curve")]
+
+
+@pytest.mark.parametrize(("name", "rule"), [*RULES, *[pytest.param(*pair, marks=pytest.mark.slow) for pair in SLOW]])
 def test_rules_of_reconstructors(name: str, rule: str) -> None:
     data = scan()
     fitted = emjax.load(name, rule=rule).fit(data.y, data.A, Noise(read_sigma=SIGMA))
     assert float(fitted.weight) > 0 and fitted.rule == rule
     error = float(jnp.mean((emjax.load(name, weight=fitted.weight, **_exponent(fitted))(data.y, data.A) - TRUTH) ** 2))
-    assert error < 0.1 * float(np.var(TRUTH)) + SIGMA**2
+    assert error < 0.15 * float(np.var(TRUTH)) + SIGMA**2
 
 
 def _exponent(fitted: Any) -> dict[str, Any]:
@@ -167,8 +216,7 @@ def _exponent(fitted: Any) -> dict[str, Any]:
 def test_a_rule_without_noise_for_a_blur() -> None:
     A = Blur(jnp.ones((3, 3)) / 9, SHAPE, "periodic")
     y = A(jnp.asarray(TRUTH)) + 0.01 * jax.random.normal(KEY, SHAPE)
-    recon = emjax.load("tv", rule="l_curve", max_steps=200)
-    assert float(recon.fit(y, A).weight) > 0
+    assert float(emjax.load("spectral", rule="l_curve").fit(y, A).weight) > 0
     for rule in ("auto", "gsure", "discrepancy"):
         with pytest.raises(ValueError, match="l_curve"):
             emjax.load("tv", rule=rule).fit(y, A)

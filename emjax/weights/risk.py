@@ -125,8 +125,7 @@ def _pair(
         return path(lambda theta: build(moved, theta), thetas, **settings)
 
     pair = each(along, jnp.stack([data.y, data.y + h * probe]))
-    p, other = (jax.tree.map(lambda v: v[k], pair) for k in (0, 1))
-    return p, (other.values - p.values) / h
+    return jax.tree.map(lambda v: v[0], pair), (pair.values[1] - pair.values[0]) / h
 
 
 def _lowest(p: Path, curve: Array, noise: Array | None = None) -> Choice:
