@@ -7,7 +7,7 @@ two neighbours' states, interpolated linearly in the weight:
 
 Solutions and duals of l1-type priors are piecewise linear in the weight (Osborne, Presnell, Turlach 2000; Efron et al.
 2004), so that where no kink lies between the neighbours the interpolated pair has their own gap: many points are only
-looked at. A walk from one end to the other takes up to three times as many steps.
+looked at. A walk from one end to the other takes up to half as many steps again.
 """
 
 from collections.abc import Callable
