@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 # Everything is imported at its first use: `import emjax` starts no device work and loads no optional library.
-_MODULES = ("acquisition", "functionals", "io", "metrics", "operators", "reconstructors", "solvers", "tiling")
+_MODULES = (
+    "acquisition",
+    "functionals",
+    "io",
+    "metrics",
+    "operators",
+    "reconstructors",
+    "solvers",
+    "tiling",
+    "weights",
+)
 _NAMES = {
     "Box": "functionals",
     "GroupL1": "functionals",
@@ -31,7 +41,7 @@ _NAMES = {
 }
 
 if TYPE_CHECKING:
-    from emjax import acquisition, functionals, io, metrics, operators, reconstructors, solvers, tiling
+    from emjax import acquisition, functionals, io, metrics, operators, reconstructors, solvers, tiling, weights
     from emjax.acquisition import Noise
     from emjax.functionals import L1, Box, GroupL1, HuberLoss, L2Ball, LeastSquares, PoissonLikelihood, Quadratic
     from emjax.reconstructors import load

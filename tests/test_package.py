@@ -17,7 +17,17 @@ import emjax
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "emjax"
-SUBPACKAGES = ("acquisition", "functionals", "io", "metrics", "operators", "reconstructors", "solvers", "tiling")
+SUBPACKAGES = (
+    "acquisition",
+    "functionals",
+    "io",
+    "metrics",
+    "operators",
+    "reconstructors",
+    "solvers",
+    "tiling",
+    "weights",
+)
 
 # What each part of the package may import of the others: an arrow down only. `cli` stands on top of everything.
 BELOW: dict[str, set[str]] = {
@@ -26,12 +36,13 @@ BELOW: dict[str, set[str]] = {
     "acquisition": {"operators"},
     "solvers": {"functionals", "operators"},
     "networks": {"acquisition", "functionals", "operators", "solvers"},
-    "reconstructors": {"acquisition", "functionals", "networks", "operators", "solvers"},
+    "weights": {"acquisition", "functionals", "operators", "solvers"},
+    "reconstructors": {"acquisition", "functionals", "networks", "operators", "solvers", "weights"},
     "metrics": set(),
     "tiling": set(),
     "io": set(),
     "cli": {"acquisition", "functionals", "io", "metrics", "networks", "operators", "reconstructors"}
-    | {"solvers", "tiling"},
+    | {"solvers", "tiling", "weights"},
 }
 
 

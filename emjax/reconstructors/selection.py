@@ -1,11 +1,11 @@
-"""Weights from the data: held-out pixels with Stein's estimate, or the discrepancy principle, along a warm path.
+"""Which rule takes the weight from the data, and the quick one: held-out pixels with Stein's estimate on crops.
 
-- 2-D pixel scans: the smallest estimated error over the image, from a tenth of the measured pixels that is held out
-  (for what was not measured) and Stein's estimate (for what was). The noise is estimated where it is not given. Large
-  images are represented by up to four crops.
-- Any other operator: the largest weight whose residual is at most the noise, `|A x - y|^2 <= m sigma^2` (Morozov 1966).
-
-The path is one `lax.scan` from the smoothest candidate to the roughest; each solve starts from the last one's state.
+- "auto" for 2-D pixel scans: the smallest estimated error over the image, from a tenth of the measured pixels that is
+  held out (for what was not measured) and Stein's estimate (for what was). The noise is estimated where it is not
+  given. Large images are represented by up to four crops. The candidates are one `lax.scan` from the smoothest to the
+  roughest; each solve starts from the last one's state.
+- "auto" for any other operator: the discrepancy principle, which needs the noise.
+- any rule of `emjax.weights` by its name, on the whole image.
 """
 
 from collections.abc import Callable
@@ -21,26 +21,16 @@ from emjax.operators import LinearOperator, PixelSampling
 from emjax.solvers.loop import Solver
 from emjax.solvers.problem import Problem
 from emjax.solvers.transforms import each
+from emjax.weights import Choice, Path, discrepancy, gsure, held_out, l_curve, parabola, path, sure
 
 CROP = 256
 HELD_OUT = 0.1
+RULES = ("auto", "held_out", "sure", "gsure", "discrepancy", "l_curve")
+
+# Where a path serves to choose a weight, and where its curvature does.
+GAP, FINE_GAP = 1e-2, 1e-3
 
 Build = Callable[[LeastSquares, Array], Problem]
-
-
-def path(build: Build, solver: Solver, data: LeastSquares, thetas: Array, steps: int, x0: Array | None) -> Array:
-    """The recovered items `(n, *in_shape)` along `thetas`, each `steps` steps from the last."""
-
-    def begin(theta: Array) -> tuple[Any, Any]:
-        plan = solver.prepare(build(data, theta))
-        return plan, solver.init(plan, x0)
-
-    def visit(state: Any, theta: Array) -> tuple[Any, Array]:
-        plan = solver.prepare(build(data, theta))
-        state = lax.fori_loop(0, steps, lambda _, s: solver.step(plan, s), solver.resume(plan, state))
-        return state, solver.value(plan, state)
-
-    return lax.scan(visit, begin(thetas[0])[1], thetas)[1]
 
 
 def crops(v: Array) -> Array:
@@ -69,22 +59,28 @@ class Samples(NamedTuple):
     variance: Array
 
 
+def scan_variance(y: Array, A: PixelSampling, noise: Noise | None) -> Array:
+    """The mean noise variance of a measured pixel of a 2-D scan: at the given levels, or estimated."""
+    seen = A.mask != 0
+    count = jnp.maximum(jnp.sum(seen), 1)
+    mask = jnp.broadcast_to(A.mask, y.shape).astype(y.dtype)
+    if noise is not None:
+        return noise.variance(jnp.sum(mask * y) / count).astype(y.dtype)
+    # Of y over its weights, and so larger than that of y by the mean of 1 / w^2.
+    safe = jnp.where(seen, mask, 1)
+    variance = estimate_noise(jnp.where(seen, y / safe, 0), seen).read_sigma ** 2
+    variance = variance * count / jnp.maximum(jnp.sum(jnp.where(seen, safe**-2, 0)), 1e-30)
+    return jnp.where(jnp.isfinite(variance), variance, 0).astype(y.dtype)
+
+
 def samples(y: Array, A: PixelSampling, noise: Noise | None, key: Array) -> Samples:
     """Split a pixel scan into training and held-out pixels."""
     seen = A.mask != 0
-    count = jnp.maximum(jnp.sum(seen), 1)
     split, sign = jax.random.split(key)
     held = (jax.random.uniform(split, y.shape) < HELD_OUT) & seen
     probe = jax.random.rademacher(sign, y.shape, y.dtype) * (seen & ~held)
     mask = jnp.broadcast_to(A.mask, y.shape).astype(y.dtype)
-    if noise is None:
-        # Of y over its weights, and so larger than that of y by the mean of 1 / w^2.
-        safe = jnp.where(seen, mask, 1)
-        variance = estimate_noise(jnp.where(seen, y / safe, 0), seen).read_sigma ** 2
-        variance = variance * count / jnp.maximum(jnp.sum(jnp.where(seen, safe**-2, 0)), 1e-30)
-        variance = jnp.where(jnp.isfinite(variance), variance, 0)
-    else:
-        variance = noise.variance(jnp.sum(mask * y) / count)
+    variance = scan_variance(y, A, noise)
     kept, hidden = jnp.where(held, 0, mask), jnp.where(held, mask, 0)
     return Samples(crops(y), crops(kept), crops(hidden), crops(probe), variance.astype(y.dtype))
 
@@ -162,54 +158,90 @@ def explore(
     return lax.scan(visit, (errors, states, states), jnp.arange(count))[0][0]
 
 
-def parabola(log_theta: Array, errors: Array) -> tuple[Array, Array]:
-    """The minimum of `errors` over equally spaced `log_theta`, refined by a parabola through its neighbours."""
-    n = errors.shape[0]
-    safe = jnp.where(jnp.isfinite(errors), errors, jnp.inf)
-    i = jnp.argmin(safe)
-    j = jnp.clip(i, 1, max(1, n - 2))
-    a, b, c = (jnp.log(jnp.maximum(safe[jnp.clip(j + k, 0, n - 1)], jnp.finfo(safe.dtype).tiny)) for k in (-1, 0, 1))
-    bend = a - 2 * b + c
-    inside = (i == j) & (bend > 0) & jnp.isfinite(bend)
-    shift = jnp.where(inside, 0.5 * (a - c) / jnp.where(inside, bend, 1), 0)
-    shift = jnp.clip(shift, -0.5, 0.5)
-    spacing = log_theta[1] - log_theta[0] if n > 1 else jnp.zeros(())
-    return jnp.exp(log_theta[i] + shift * spacing), i
-
-
 def by_risk(build: Build, solver: Solver, s: Samples, thetas: Array, steps: int) -> Array:
     """The candidate (refined) with the smallest estimated error."""
     errors = explore(build, solver, s, lambda i, _: Visit(thetas[i], jnp.bool_(False)), thetas.shape[0], steps)
     return parabola(jnp.log(thetas), errors)[0]
 
 
-def by_discrepancy(
-    build: Build, solver: Solver, y: Array, A: LinearOperator, noise: Noise, thetas: Array, steps: int
+def by_rule(
+    name: str,
+    rule: str,
+    build: Build,
+    solver: Solver,
+    y: Array,
+    A: LinearOperator,
+    noise: Noise | None,
+    thetas: Array,
+    steps: int,
+    key: Array,
 ) -> Array:
-    """The first candidate, from the smoothest, whose residual is down to the noise; the roughest if none is."""
+    """The weight that `rule` chooses for the method `name`; `steps` for each candidate of the quick rule."""
+    if rule == "auto" and isinstance(A, PixelSampling) and A.ndim == 2:
+        return by_risk(build, solver, samples(y, A, noise, key), thetas, steps)
+    return textbook(name, "discrepancy" if rule == "auto" else rule, build, solver, y, A, noise, thetas, key).weight
+
+
+def textbook(
+    name: str,
+    rule: str,
+    build: Build,
+    solver: Solver,
+    y: Array,
+    A: LinearOperator,
+    noise: Noise | None,
+    thetas: Array,
+    key: Array,
+) -> Choice:
+    """What a rule of `emjax.weights` says. Raises ValueError where it does not fit the operator or lacks the noise."""
     data = LeastSquares(A, y)
-    xs = path(build, solver, data, thetas, steps, None)
+    if rule == "held_out":
+        if not isinstance(A, PixelSampling):
+            raise ValueError(f"{name}: held_out holds pixels out of a PixelSampling, not of {A}; take {_others(rule)}")
+        return held_out(build, data, thetas, key=key, solver=solver, gap=GAP)
+    if rule == "l_curve":
+        return l_curve(path(lambda theta: build(data, theta), thetas, solver=solver, gap=FINE_GAP))
+    if rule == "sure" and not A.is_diagonal:
+        raise ValueError(f"{name}: sure judges measured pixels, which {A} has not; take gsure, or {_others(rule)}")
+    if noise is None and not (isinstance(A, PixelSampling) and A.ndim == 2):
+        raise needs_noise(name)
+    if rule == "discrepancy":
+        p = path(lambda theta: build(data, theta), thetas, solver=solver, gap=GAP)
+        return discrepancy(p, _noise_power(p, y, A, noise))
+    estimate = gsure if rule == "gsure" else sure
+    return estimate(build, data, thetas, _variances(y, A, noise), key=key, solver=solver, gap=FINE_GAP)
 
-    def excess(x: Array) -> Array:
-        r = data.residual(x)
-        mean = jnp.abs(A.forward(x))
-        measured = A.measured(jnp.ones(A.out_shape, r.real.dtype))
-        return jnp.sum(jnp.abs(r) ** 2) / jnp.maximum(jnp.sum(measured * noise.variance(mean)), 1e-30)
 
-    ratios = lax.map(excess, xs)
-    below = ratios <= 1
-    i = jnp.where(jnp.any(below), jnp.argmax(below), thetas.shape[0] - 1)
-    # Log-linear interpolation between the last candidate above the noise and the first below.
-    k = jnp.maximum(i - 1, 0)
-    hi, lo = jnp.log(ratios[k]), jnp.log(ratios[i])
-    t = jnp.where((hi > 0) & (hi > lo), hi / jnp.where(hi > lo, hi - lo, 1), 1)
-    t = jnp.where(jnp.any(below), jnp.clip(t, 0, 1), 1)
-    return jnp.exp((1 - t) * jnp.log(thetas[k]) + t * jnp.log(thetas[i]))
+def _variances(y: Array, A: LinearOperator, noise: Noise | None) -> Array:
+    """The noise variance of every measurement, at its own value; of a scan at the mean one."""
+    if isinstance(A, PixelSampling) and A.ndim == 2:
+        return scan_variance(y, A, noise)
+    assert noise is not None
+    return noise.variance(jnp.abs(y))
+
+
+def _noise_power(p: Path, y: Array, A: LinearOperator, noise: Noise | None) -> Array:
+    """The expected `|n|^2` at every point of a path, which is what counting noise depends on."""
+    measured = A.measured(jnp.ones(A.out_shape, y.real.dtype))
+    if noise is None:
+        assert isinstance(A, PixelSampling)
+        return jnp.sum(measured) * scan_variance(y, A, noise)
+    return lax.map(lambda x: jnp.sum(measured * noise.variance(jnp.abs(A.forward(x)))), p.values)
+
+
+def check_rule(rule: str) -> None:
+    """ValueError for a name that is none of `RULES`."""
+    if rule not in RULES:
+        raise ValueError(f"a rule is one of {', '.join(RULES)}; got {rule!r}")
+
+
+def _others(rule: str) -> str:
+    return "discrepancy or l_curve" if rule == "sure" else "gsure, discrepancy or l_curve"
 
 
 def needs_noise(name: str) -> ValueError:
     """The error of an automatic weight without anything to take it from."""
     return ValueError(
         f"{name}: held-out pixels can set the weight only of 2-D pixel scans; for this operator give the noise "
-        "(recon(y, A, noise=Noise(read_sigma=...))) or the weight"
+        '(recon(y, A, noise=Noise(read_sigma=...))), the weight, or a rule that needs neither (rule="l_curve")'
     )

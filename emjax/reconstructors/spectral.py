@@ -14,15 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from emjax._pytree import assign, leaf, pytree_dataclass
+from emjax._pytree import assign, leaf, pytree_dataclass, static
 from emjax.acquisition.noise import Noise
 from emjax.functionals import LeastSquares, Quadratic
 from emjax.operators import DCT, LinearOperator, PixelSampling
 from emjax.operators.base import Shape, as_float
 from emjax.reconstructors.base import Reconstructor, grey_level, noise_weights
-from emjax.reconstructors.selection import Visit, by_discrepancy, explore, level, needs_noise, parabola, samples
+from emjax.reconstructors.selection import Visit, by_rule, check_rule, explore, level, samples
 from emjax.reconstructors.variational import check_weight
 from emjax.solvers import PCG, Problem, solve
+from emjax.weights import parabola
 
 EXPONENTS = (2.0, 3.0, 3.5, 4.0)
 
@@ -45,15 +46,18 @@ class Spectral(Reconstructor):
 
     weight: noise variance over the prior's spectral density at f = 1 (larger is smoother); None or "auto" estimates it
     with the exponent, by held-out pixels for 2-D pixel scans. Other operators take the exponent 3 and the discrepancy
-    principle, which needs `noise`. gap, max_steps: where the conjugate gradients stop.
+    principle, which needs `noise`. rule: "auto", or one of `emjax.weights` by its name, with the exponent 3,
+    too. gap, max_steps: where the conjugate gradients stop.
     """
 
     weight: Any = leaf("_scalar", default=None)
     exponent: Any = leaf("_scalar", default=None)
     gap: Any = leaf("_scalar", default=1e-4)
     max_steps: Any = leaf("_scalar", default=300)
+    rule: str = static(default="auto")
 
     def __post_init__(self) -> None:
+        check_rule(self.rule)
         weight, exponent = check_weight(self.weight), check_weight(self.exponent)
         assign(self, weight=weight, exponent=exponent, gap=as_float(self.gap), max_steps=jnp.asarray(self.max_steps))
 
@@ -72,25 +76,30 @@ class Spectral(Reconstructor):
     def _fit(self, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Self:
         weight, exponent = self.weight, self.exponent
         if weight is None:
-            if isinstance(A, PixelSampling) and A.ndim == 2:
+            if self.rule == "auto" and isinstance(A, PixelSampling) and A.ndim == 2:
                 weight, exponent = self._by_risk(y, A, noise, key)
-            elif noise is not None:
-                exponent = jnp.full((), 3.0, y.real.dtype) if exponent is None else exponent
-                square = A.norm_bound() ** 2
-                cutoffs = jnp.asarray(np.geomspace(0.02, 0.7, 14), y.real.dtype)
-                weight = by_discrepancy(
-                    lambda data, w: self.problem(data, w, exponent),
-                    PCG(),
-                    y,
-                    A,
-                    noise,
-                    square / cutoffs**exponent,
-                    15,
-                )
             else:
-                raise needs_noise("spectral")
+                exponent = jnp.full((), 3.0, y.real.dtype) if exponent is None else exponent
+                weight = self._by_rule(exponent, y, A, noise, key)
         exponent = jnp.full((), 3.0, y.real.dtype) if exponent is None else exponent
-        return type(self)(weight, exponent, self.gap, self.max_steps)
+        return type(self)(weight, exponent, self.gap, self.max_steps, self.rule)
+
+    def _by_rule(self, exponent: Array, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Array:
+        """The weight by name, over cut-off frequencies as in `_by_risk`."""
+        dtype = y.real.dtype
+        if isinstance(A, PixelSampling):
+            share = jnp.maximum(jnp.mean(A.mask != 0), 1e-6).astype(dtype)
+            curvature = share * level(A.mask).astype(dtype)
+            cutoffs = 0.9 * share ** (1 / A.ndim) * jnp.asarray(np.geomspace(0.06, 1.0, 14), dtype)
+        else:
+            curvature = A.norm_bound() ** 2
+            cutoffs = jnp.asarray(np.geomspace(0.02, 0.7, 14), dtype)
+
+        def build(data: LeastSquares, weight: Array) -> Problem:
+            return self.problem(data, weight, exponent)
+
+        thetas = (curvature / cutoffs**exponent).astype(dtype)
+        return by_rule("spectral", self.rule, build, PCG(), y, A, noise, thetas, 15, key)
 
     def _by_risk(self, y: Array, A: PixelSampling, noise: Noise | None, key: Array) -> tuple[Array, Array]:
         """First the cut-off frequency, where prior and data weigh the same, at exponent 3; then both around it.

@@ -4,7 +4,7 @@ x = argmin 1/2 |A x - y|^2_w + weight * TV(x)         or   + weight * |W x|_1
 """
 
 import dataclasses
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from emjax.functionals import L1, Box, LeastSquares
 from emjax.operators import LinearOperator, PixelSampling, Wavelet
 from emjax.operators.base import as_float
 from emjax.reconstructors.base import Reconstructor, grey_level, noise_weights
-from emjax.reconstructors.selection import by_discrepancy, by_risk, level, needs_noise, samples
+from emjax.reconstructors.selection import by_rule, check_rule, level
 from emjax.solvers import FISTA, PDHG, TGV, TV, Problem, Term, solve
 
 
@@ -62,17 +62,22 @@ def _widened(data: LeastSquares) -> Box:
 class TotalVariation(Reconstructor):
     """TV-regularised least squares, certified by PDHG.
 
-    weight: None or "auto" estimates it: by held-out pixels for 2-D pixel scans, by the discrepancy principle (needs
-    `noise`) for other operators. gap: the relative duality gap to reach. Where the measurements do not bound x (not a
-    pixel scan), x is kept within twice the range of the back-projection around its middle.
+    weight: None or "auto" estimates it. rule: how; "auto" takes held-out pixels for 2-D pixel scans, the discrepancy
+    principle (needs `noise`) for other operators; or a rule of `emjax.weights` by its name. gap: the relative duality
+    gap to reach. Where the measurements do not bound x (not a pixel scan), x is kept within twice the range of the
+    back-projection around its middle.
     """
+
+    _name: ClassVar[str] = "tv"
 
     weight: Any = leaf("_scalar", default=None)
     gap: Any = leaf("_scalar", default=1e-3)
     max_steps: Any = leaf("_scalar", default=2000)
     isotropic: bool = static(default=True)
+    rule: str = static(default="auto")
 
     def __post_init__(self) -> None:
+        check_rule(self.rule)
         assign(self, weight=check_weight(self.weight), gap=as_float(self.gap), max_steps=jnp.asarray(self.max_steps))
 
     @property
@@ -96,12 +101,7 @@ class TotalVariation(Reconstructor):
         spread = spread * _curvature(A).astype(spread.dtype)
         thetas = spread * jnp.asarray(np.geomspace(0.2, 5e-4, 14), spread.dtype)
         solver = PDHG(balance=False)
-        if isinstance(A, PixelSampling) and A.ndim == 2:
-            weight = by_risk(self.problem, solver, samples(y, A, noise, key), thetas, 60)
-        elif noise is not None:
-            weight = by_discrepancy(self.problem, solver, y, A, noise, thetas, 60)
-        else:
-            raise needs_noise("tv")
+        weight = by_rule(self._name, self.rule, self.problem, solver, y, A, noise, thetas, 60, key)
         return dataclasses.replace(self, weight=weight)
 
     def _recover(self, y: Array, A: LinearOperator, noise: Noise | None) -> Array:
@@ -121,6 +121,8 @@ class TotalGeneralisedVariation(TotalVariation):
     weight: as for `TotalVariation`; it multiplies the first order. ratio: of the second order's weight to it. x is
     kept within twice the range of the measurements around its middle.
     """
+
+    _name: ClassVar[str] = "tgv"
 
     ratio: Any = leaf("_scalar", default=0.5)
 
@@ -142,7 +144,8 @@ class WaveletL1(Reconstructor):
     Coefficients of level j (1 the finest; the coarse band counts as the last) weigh `weight 2^(-decay (j - 1))`:
     coarse ones of real images are larger by about that much (Chambolle, DeVore, Lee, Lucier 1998). Equal weights
     (decay 0) are 4 to 5 dB worse on sparse scans. The mean of the measurements is taken off first.
-    weight: as for `TotalVariation`, that of the finest level. name: a wavelet of `emjax.operators.Wavelet`.
+    weight, rule: as for `TotalVariation`; the weight is that of the finest level. name: a wavelet of
+    `emjax.operators.Wavelet`.
     """
 
     weight: Any = leaf("_scalar", default=None)
@@ -150,8 +153,10 @@ class WaveletL1(Reconstructor):
     max_steps: Any = leaf("_scalar", default=1000)
     decay: Any = leaf("_scalar", default=1.5)
     name: str = static(default="sym8")
+    rule: str = static(default="auto")
 
     def __post_init__(self) -> None:
+        check_rule(self.rule)
         assign(self, weight=check_weight(self.weight), gap=as_float(self.gap), max_steps=jnp.asarray(self.max_steps))
         assign(self, decay=as_float(self.decay))
 
@@ -178,13 +183,8 @@ class WaveletL1(Reconstructor):
         spread = jnp.where(high > low, high - low, 1).astype(y.real.dtype)
         spread = spread * _curvature(A).astype(spread.dtype)
         thetas = spread * jnp.asarray(np.geomspace(2.0, 2e-3, 14), spread.dtype)
-        if isinstance(A, PixelSampling) and A.ndim == 2:
-            weight = by_risk(self.problem, FISTA(), samples(centred, A, noise, key), thetas, 30)
-        elif noise is not None:
-            weight = by_discrepancy(self.problem, FISTA(), centred, A, noise, thetas, 30)
-        else:
-            raise needs_noise("wavelet")
-        return type(self)(weight, self.gap, self.max_steps, self.decay, self.name)
+        weight = by_rule("wavelet", self.rule, self.problem, FISTA(), centred, A, noise, thetas, 30, key)
+        return type(self)(weight, self.gap, self.max_steps, self.decay, self.name, self.rule)
 
     def _recover(self, y: Array, A: LinearOperator, noise: Noise | None) -> Array:
         assert self.weight is not None
