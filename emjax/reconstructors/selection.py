@@ -79,14 +79,21 @@ def samples(y: Array, A: PixelSampling, noise: Noise | None, key: Array) -> Samp
     mask = jnp.broadcast_to(A.mask, y.shape).astype(y.dtype)
     if noise is None:
         # Of y over its weights, and so larger than that of y by the mean of 1 / w^2.
-        safe = jnp.where(seen, mask, 1)
-        variance = estimate_noise(jnp.where(seen, y / safe, 0), seen).read_sigma ** 2
-        variance = variance * count / jnp.maximum(jnp.sum(jnp.where(seen, safe**-2, 0)), 1e-30)
+        sure = trusted(mask)
+        safe = jnp.where(sure, mask, 1)
+        variance = estimate_noise(jnp.where(sure, y / safe, 0), sure).read_sigma ** 2
+        variance = variance * jnp.sum(sure) / jnp.maximum(jnp.sum(jnp.where(sure, safe**-2, 0)), 1e-30)
         variance = jnp.where(jnp.isfinite(variance), variance, 0)
     else:
         variance = noise.variance(jnp.sum(mask * y) / count)
     kept, hidden = jnp.where(held, 0, mask), jnp.where(held, mask, 0)
     return Samples(crops(y), crops(kept), crops(hidden), crops(probe), variance.astype(y.dtype))
+
+
+def trusted(mask: Array) -> Array:
+    """Where a pixel scan measured with at least half of its largest weight: every measured pixel of a 0/1 mask."""
+    size = jnp.abs(mask)
+    return (size > 0) & (size >= 0.5 * jnp.max(size))
 
 
 def level(mask: Array) -> Array:
