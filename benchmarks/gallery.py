@@ -6,7 +6,8 @@ SSIM; seconds of a warm recovery, with its choice of the weight where that is au
 
 Weights are automatic (from the scan alone) for the methods of `emjax.load` on pixel scans, and with noise, whose level
 is given, on all others. The rest take the best of a grid, by PSNR on a training crop (rat5) under the same noise and
-sampling (one for all pixel patterns); so they know the kind of image, and automatic ones do not. Solves stop at a gap of 3e-3 or 400 steps.
+sampling (one for all pixel patterns); so they know the kind of image, and automatic ones do not. Solves stop at a gap
+of 3e-3 or 400 steps.
 
     python benchmarks/gallery.py -o benchmarks/results/gallery.json [--picture gallery.png] [--phantom] [--quick]
 
