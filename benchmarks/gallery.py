@@ -1,4 +1,6 @@
-"""Which prior goes with which way of sampling: every one with every other, as one page of pictures and a table?
+"""Which prior goes with which way of sampling?
+
+Every one with every other, as one page of pictures and a table.
 
 Crops of 128^2 pixels of the test parts of axondeepseg-sem (rat7) and flyem-medulla-fibsem (slice 191), uint8 / 255; a
 quarter of the pixels or coefficients; Gaussian noise of 0 and 0.05 on every measurement. PSNR with range 1, clipped;
@@ -6,12 +8,13 @@ SSIM; seconds of a warm recovery, with its choice of the weight where that is au
 
 Weights are automatic (from the scan alone) for the methods of `emjax.load` on pixel scans, and with noise, whose level
 is given, on all others. The rest take the best of a grid, by PSNR on a training crop (rat5) under the same noise and
-sampling (one for all pixel patterns); so they know the kind of image, and automatic ones do not. Solves stop at a gap of 3e-3 or 400 steps.
+sampling (one for all pixel patterns); so they know the kind of image, and automatic ones do not. Solves stop at a gap
+of 3e-3 or 400 steps. The spiral weighs the pixels that its beam brushes by a half at most, so the noise counts double.
 
     python benchmarks/gallery.py -o benchmarks/results/gallery.json [--picture gallery.png] [--phantom] [--quick]
 
 The data is looked for as in sparse_scans.py; with --phantom none is needed. The JSON is written after each sampling,
-and a run that was stopped goes on from there. The picture shows the first image with noise; it is drawn from recoveries
+and a run that was stopped goes on from there. The picture shows the last image with noise; it is drawn from recoveries
 kept beside the JSON in a .npz. Exits with 1 if a recovery failed, 2 without the data.
 """
 
@@ -273,19 +276,18 @@ def page(report: dict[str, Any], pictures: dict[str, np.ndarray], output: Path) 
     import matplotlib.pyplot as plt
     from PIL import Image
 
-    image, noise = report["settings"]["images"][0], report["settings"]["noises"][-1]
+    image, noise = report["settings"]["images"][-1], report["settings"]["noises"][-1]
     samplings, priors = report["settings"]["samplings"], report["settings"]["priors"]
     grey = plt.get_cmap("gray").with_extremes(bad=UNSEEN)
-    tile, gap, left, top, dpi = 1.04, 0.04, 1.04, 0.62, 100
+    tile, gap, left, top, dpi = 1.05, 0.04, 1.21, 0.66, 100
     width = left + (len(samplings)) * (tile + gap) + gap
     height = top + (1 + len(priors)) * (tile + gap) + 0.42
     figure = plt.figure(figsize=(width, height), dpi=dpi, facecolor="white")
 
     def place(row: int, column: int) -> Any:
-        x = left + column * (tile + gap) if column >= 0 else gap
-        w = tile if column >= 0 else left - 2 * gap
+        x = left + column * (tile + gap) if column >= 0 else left - tile - 3 * gap
         y = height - top - (row + 1) * (tile + gap) + gap
-        axis = figure.add_axes((x / width, y / height, w / width, tile / height), xticks=[], yticks=[])
+        axis = figure.add_axes((x / width, y / height, tile / width, tile / height), xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
         return axis
 
@@ -296,7 +298,9 @@ def page(report: dict[str, Any], pictures: dict[str, np.ndarray], output: Path) 
     text = f"{image}, {RATIO:.0%} measured, noise {noise:g}, {SIDE} x {SIDE} pixels; PSNR in dB"
     figure.text(1 - gap / width, 1 - 0.16 / height, text, size=8.5, ha="right", va="center", color=INK)
     draw(place(0, -1), pictures[f"{image}|truth"])
-    figure.text((gap + tile / 2) / width, 1 - (top - 0.1) / height, "truth", size=8.5, ha="center", weight="bold")
+    figure.text(
+        (left - tile / 2 - 3 * gap) / width, 1 - (top - 0.1) / height, "truth", size=8.5, ha="center", weight="bold"
+    )
     for column, name in enumerate(samplings):
         cell = report["runs"][f"{name}, {noise:g}"][image]
         scores = {p: e["psnr"] for p, e in cell.items() if "psnr" in e}
@@ -318,15 +322,22 @@ def page(report: dict[str, Any], pictures: dict[str, np.ndarray], output: Path) 
             axis.text(0.03, 0.035, f"{scores[prior]:.1f}", bbox=box, **at, **style)
     for row, prior in enumerate(priors, start=1):
         y = height - top - row * (tile + gap) - tile / 2
-        figure.text((left - 0.1) / width, y / height, prior.replace(" ", "\n", 1), size=8.5, ha="right", va="center")
-    note = "Dark blue: not measured. Transforms: logarithm of the coefficients. Yellow: the best of a column."
+        text = {"tv, x >= 0": "tv, x ≥ 0", "huber loss + tv": "Huber loss\n+ tv", "tv anisotropic": "tv\nanisotropic"}
+        text = {**text, "undecimated": "undecimated\nwavelet", "low rank": "low-rank\npatches"}.get(prior, prior)
+        figure.text((left - 0.1) / width, y / height, text, size=9, ha="right", va="center", color=INK)
+    note = "Dark blue: not measured. Transforms: logarithm of the coefficients. Yellow: the best of a column. "
+    note += "The beam of the spiral weighs pixels by a half at most."
     figure.text(left / width, 0.2 / height, note, size=8, color="#555555", va="center")
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=dpi)
     plt.close(figure)
     output.parent.mkdir(parents=True, exist_ok=True)
-    # A page of noise: 96 colours take half of the room and look the same.
-    Image.open(buffer).convert("RGB").quantize(96, dither=Image.Dither.NONE).save(output, optimize=True)
+    # 100 greys and the two colours of the page take half of the room of all of them, and look the same.
+    greys = [(round(v),) * 3 for v in np.linspace(0, 255, 100)]
+    colours = [tuple(int(c[i : i + 2], 16) for i in (1, 3, 5)) for c in (UNSEEN, BEST, "#c08400", "#7a5400")]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([value for colour in (*greys, *colours) for value in colour])
+    Image.open(buffer).convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE).save(output, optimize=True)
 
 
 # The report.

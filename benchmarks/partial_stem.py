@@ -47,6 +47,8 @@ from emjax.operators import PixelSampling
 FOLDER = "partial-stem"
 IMAGES = (1, 2, 3, 4, 5)
 METHODS, WAYS = ("linear", "spectral", "tv", "tgv"), ("soft", "plain", "weighted")
+# `linear` divides by the weights itself; `tgv` takes most of the time.
+LEFT_OUT = (("linear", "soft"), ("linear", "weighted"), ("tgv", "plain"))
 UNIFORM = 1 / np.sqrt(3)
 BAR = 0.01  # of the standard deviation of U against that of a uniform variable
 CURVE = np.exp(-(np.arange(-2, 3) ** 2) / (2 * 2.5**2))
@@ -161,7 +163,7 @@ def measure_image(t: np.ndarray, w: np.ndarray, y: np.ndarray) -> dict[str, Any]
     out: dict[str, Any] = {}
     for way, (measured, A) in scans(y, w).items():
         for method in METHODS:
-            if method == "linear" and way != "plain":  # it divides by the weights itself
+            if (method, way) in LEFT_OUT:
                 continue
             recon = emjax.load(method)
             begin = time.perf_counter()

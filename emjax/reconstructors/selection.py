@@ -61,15 +61,15 @@ class Samples(NamedTuple):
 
 def scan_variance(y: Array, A: PixelSampling, noise: Noise | None) -> Array:
     """The mean noise variance of a measured pixel of a 2-D scan: at the given levels, or estimated."""
-    seen = A.mask != 0
-    count = jnp.maximum(jnp.sum(seen), 1)
     mask = jnp.broadcast_to(A.mask, y.shape).astype(y.dtype)
     if noise is not None:
+        count = jnp.maximum(jnp.sum(mask != 0), 1)
         return noise.variance(jnp.sum(mask * y) / count).astype(y.dtype)
     # Of y over its weights, and so larger than that of y by the mean of 1 / w^2.
-    safe = jnp.where(seen, mask, 1)
-    variance = estimate_noise(jnp.where(seen, y / safe, 0), seen).read_sigma ** 2
-    variance = variance * count / jnp.maximum(jnp.sum(jnp.where(seen, safe**-2, 0)), 1e-30)
+    sure = trusted(mask)
+    safe = jnp.where(sure, mask, 1)
+    variance = estimate_noise(jnp.where(sure, y / safe, 0), sure).read_sigma ** 2
+    variance = variance * jnp.sum(sure) / jnp.maximum(jnp.sum(jnp.where(sure, safe**-2, 0)), 1e-30)
     return jnp.where(jnp.isfinite(variance), variance, 0).astype(y.dtype)
 
 
@@ -83,6 +83,12 @@ def samples(y: Array, A: PixelSampling, noise: Noise | None, key: Array) -> Samp
     variance = scan_variance(y, A, noise)
     kept, hidden = jnp.where(held, 0, mask), jnp.where(held, mask, 0)
     return Samples(crops(y), crops(kept), crops(hidden), crops(probe), variance.astype(y.dtype))
+
+
+def trusted(mask: Array) -> Array:
+    """Where a pixel scan measured with at least half of its largest weight: every measured pixel of a 0/1 mask."""
+    size = jnp.abs(mask)
+    return (size > 0) & (size >= 0.5 * jnp.max(size))
 
 
 def level(mask: Array) -> Array:

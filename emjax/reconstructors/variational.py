@@ -17,7 +17,7 @@ from emjax.functionals import L1, Box, LeastSquares
 from emjax.operators import LinearOperator, PixelSampling, Wavelet
 from emjax.operators.base import as_float
 from emjax.reconstructors.base import Reconstructor, grey_level, noise_weights
-from emjax.reconstructors.selection import by_rule, check_rule, level
+from emjax.reconstructors.selection import by_rule, check_rule, level, trusted
 from emjax.solvers import FISTA, PDHG, TGV, TV, Problem, Term, solve
 
 
@@ -35,9 +35,12 @@ def check_weight(weight: Any) -> Array | None:
 
 
 def measured_range(y: Array, A: LinearOperator) -> tuple[Array, Array]:
-    """The smallest and largest measured value of a pixel scan; of the back-projection for other operators."""
+    """The smallest and largest measured value of a pixel scan; of the back-projection for other operators.
+
+    Of soft weights only the `trusted` ones count: where the beam hardly was, `y / w` is noise of any size.
+    """
     if isinstance(A, PixelSampling):
-        seen = A.mask != 0
+        seen = trusted(A.mask)
         target = y / jnp.where(seen, A.mask, 1)
         low = jnp.min(jnp.where(seen, target, jnp.inf))
         high = jnp.max(jnp.where(seen, target, -jnp.inf))
@@ -64,8 +67,8 @@ class TotalVariation(Reconstructor):
 
     weight: None or "auto" estimates it. rule: how; "auto" takes held-out pixels for 2-D pixel scans, the discrepancy
     principle (needs `noise`) for other operators; or a rule of `emjax.weights` by its name. gap: the relative duality
-    gap to reach. Where the measurements do not bound x (not a pixel scan), x is kept within twice the range of the
-    back-projection around its middle.
+    gap to reach. Where the measurements do not bound x (soft weights, or no pixel scan), x is kept within twice their
+    range, or that of the back-projection, around its middle.
     """
 
     _name: ClassVar[str] = "tv"
@@ -89,9 +92,10 @@ class TotalVariation(Reconstructor):
         return Problem(data, TV(weight, isotropic=self.isotropic), *self._bounds(data))
 
     def _bounds(self, data: LeastSquares) -> tuple[Box, ...]:
-        if data.gram_diagonal() is not None:
-            return ()
-        return (_widened(data),)
+        # It changes nothing for a 0/1 mask; the smallest of soft weights bound x by no more than their own noise.
+        if data.gram_diagonal() is None or isinstance(data.A, PixelSampling):
+            return (_widened(data),)
+        return ()
 
     def _fit(self, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Self:
         if self.weight is not None:

@@ -238,7 +238,8 @@ def _movements(plan: Plan, x: Array, duals: list[Array]) -> tuple[Array, Array]:
 def _scale(problem: Problem, rhs: Array, diagonal: Array | None) -> Array:
     """The expected size of `x` over that of the duals: grey range over weight."""
     if diagonal is not None:
-        seen = diagonal > 0
+        # Of soft weights the larger ones (half and more): where the beam hardly was, the quotient is noise of any size.
+        seen = (diagonal > 0) & (diagonal >= 0.25 * jnp.max(diagonal))
         target = rhs / jnp.where(seen, diagonal, 1)
         target = jnp.abs(target) if jnp.iscomplexobj(target) else target
         spread = jnp.max(jnp.where(seen, target, -jnp.inf)) - jnp.min(jnp.where(seen, target, jnp.inf))

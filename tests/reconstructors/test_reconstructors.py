@@ -273,3 +273,19 @@ def test_shapes_that_do_not_fit_are_refused(name: str) -> None:
     for shape in ((64,), (64, 63), (3, 63, 64)):
         with pytest.raises(ValueError, match="measurements have shape"):
             emjax.load(name)(jnp.zeros(shape), A)
+
+
+@pytest.mark.parametrize("name", _slow(["tv", "tgv"]))
+def test_a_beam_that_hardly_touched_some_pixels_does_no_harm(name: str) -> None:
+    # Where w is 1e-4 the quotient y / w is noise of hundreds of grey levels: it must set no scale, weight or bound.
+    faint = jax.random.uniform(KEY, SHAPE) < 0.1
+    noise = SIGMA * jax.random.normal(KEY, SHAPE)
+    found = []
+    for least in (0.0, 1e-4):
+        A = PixelSampling(jnp.where(faint, least, 0.5 * uniform(KEY, SHAPE, 0.5)))
+        y = jnp.where(A.mask > 0, A(truth()) + noise, 0)
+        recon = emjax.load(name).fit(y, A)
+        found.append((float(recon.weight), float(psnr(recon(y, A), truth()))))
+    (weight, score), (again, faintly) = found
+    assert 0.5 < again / weight < 2
+    assert faintly > score - 0.3
