@@ -202,7 +202,7 @@ def markdown(report: dict[str, Any]) -> str:
     machine = report["environment"]
     runs: dict[str, Any] = report["runs"]
     lines = ["# Spiral scans with a soft beam", "", *(__doc__ or "").split("\n\n    python")[0].split("\n"), ""]
-    lines += [f"JAX {machine['jax']}, {machine['platform']}, {machine['cpus']} CPUs.", ""]
+    lines += [f"JAX {machine['jax']}, {machine['platform']}, {machine['cpus']} CPUs, load {machine['load']}.", ""]
     names = list(next(iter(runs.values()))["model"]["fits"]) if runs else []
     lines += ["## The model: root mean square of the rest, where w > 0", ""]
     lines += [f"| image | {' | '.join(f'`{n}`' for n in names)} |", "|---" * (len(names) + 1) + "|"]
@@ -251,6 +251,7 @@ def main() -> int:
     images = IMAGES[:1] if arguments.quick else IMAGES
     settings = {"images": list(images), "methods": list(METHODS), "ways": list(WAYS)}
     environment = {"jax": jax.__version__, "platform": jax.default_backend(), "cpus": os.cpu_count()}
+    environment["load"] = round(os.getloadavg()[1], 1)  # of others, too: it tells what the seconds are worth
     runs: dict[str, Any] = earlier_report(arguments.output, settings).get("runs", {})
     report: dict[str, Any] = {"settings": settings, "environment": environment, "complete": False, "runs": runs}
     for k in images:
