@@ -18,12 +18,12 @@ against what the scan follows, x; against the truth t as it is; and against t on
 offset and slope, which need the truth: the scan does not know the scale of t).
 
 Answer (partial_stem.json): `spectral` on the divided scan is best, 26.8 dB on the mean, a root mean squared error of
-5.5 %; `tgv` follows with 26.2 dB, `tv` with 24.6, linear interpolation with 19.4. To take w for a measure of trust costs
-2.7 dB of `spectral` and 0.9 dB of `tv`: it asks for a noise that grows as 1 / w where that of these scans is 1 - w.
+5.5 %; `tgv` follows with 26.2 dB, `tv` with 24.6, linear interpolation with 19.4. To take w for a measure of trust
+costs 2.7 dB of `spectral` and 0.9 dB of `tv`: it asks for a noise that grows as 1 / w, and here it falls as 1 - w.
 
 Published: 3.8 % root mean squared intensity error at 1/17.9 coverage by the networks (arXiv:1905.13667, abstract), a
-mean over their own test set. These five images are not that set, their mean of w is 1/22.1, and how the published figure
-is scaled was not checked: the two are not to be compared closely.
+mean over their own test set. These five images are not that set, their mean of w is 1/22.1, and how the published
+figure is scaled was not checked: the two are not to be compared closely.
 
     python benchmarks/partial_stem.py -o benchmarks/results/partial_stem.json [--quick]
 
