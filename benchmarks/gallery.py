@@ -153,7 +153,7 @@ def refusal(prior: str, A: LinearOperator) -> str | None:
     if prior == "linear" and not isinstance(A, PixelSampling):
         return "interpolates between pixels, which this sampling does not measure"
     if prior == "huber loss + tv" and jnp.issubdtype(A.out_dtype, jnp.complexfloating):
-        return "Huber's loss is of real measurements"
+        return "is for real measurements only"
     return None
 
 
@@ -347,7 +347,7 @@ def markdown(report: dict[str, Any]) -> str:
     """The report as tables."""
     machine, settings, runs = report["environment"], report["settings"], report["runs"]
     lines = ["# Priors and samplings", "", *(__doc__ or "").split("\n\n    python")[0].split("\n")]
-    lines += ["", f"JAX {machine['jax']}, {machine['platform']}, {machine['cpus']} CPUs.", ""]
+    lines += ["", f"JAX {machine['jax']}, {machine['platform']}, {machine['cpus']} CPUs, load {machine['load']}.", ""]
     for noise in settings["noises"]:
         lines += [f"## PSNR in dB (SSIM; seconds), mean over {', '.join(settings['images'])}; noise {noise:g}", ""]
         lines += [f"| sampling | {' | '.join(settings['priors'])} |", "|---" * (1 + len(settings["priors"])) + "|"]
@@ -358,7 +358,7 @@ def markdown(report: dict[str, Any]) -> str:
         lines.append("")
     lines += ["`*`: the weight was tuned on the training crop; else it comes from the scan.", ""]
     reasons = {(p, e["reason"]) for run in runs.values() for c in run.values() for p, e in c.items() if "reason" in e}
-    lines += [f"`-`: {prior} {reason}." for prior, reason in sorted(reasons)]
+    lines += [f"`-`: not taken by {prior}, which {reason}." for prior, reason in sorted(reasons)]
     return "\n".join(lines) + "\n"
 
 
@@ -417,6 +417,7 @@ def main() -> int:
     report = earlier_report(arguments.output, settings)
     pictures = dict(np.load(kept)) if report and kept.is_file() else {}
     environment = {"jax": jax.__version__, "platform": jax.default_backend(), "cpus": os.cpu_count()}
+    environment["load"] = round(os.getloadavg()[1], 1)  # of others, too: it tells what the seconds are worth
     runs = report.get("runs", {}) if pictures else {}
     weights = report.get("weights", {}) if pictures else {}
     report = {"settings": settings, "environment": environment, "complete": False, "weights": weights, "runs": runs}
