@@ -261,7 +261,7 @@ def test_load() -> None:
     assert emjax.load("wavelet", weight="auto").weight is None
     assert isinstance(emjax.load("linear"), LinearInterpolation)
     assert isinstance(emjax.load("wavelet", name="haar"), WaveletL1)
-    with pytest.raises(ValueError, match="linear, spectral, tv, wavelet"):
+    with pytest.raises(ValueError, match="linear, spectral, tgv, tv, wavelet"):
         emjax.load("bicubic")
     with pytest.raises(ValueError, match='a number or "auto"'):
         emjax.load("tv", weight="strong")
