@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
-SET_UP = ("pip install . && emjax demo\n", "pip install '.[test]' && pytest -n 2\n")
+SET_UP = ("pip install . && emjax demo\n", "pip install '.[test]' && pytest -n 2 --dist loadfile\n")
 
 
 def test_set_up_commands() -> None:
