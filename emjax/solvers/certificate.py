@@ -74,7 +74,9 @@ def diagonal_bounds(problem: Problem) -> Box | None:
     empty = ~jnp.any(seen)
     low, high = jnp.where(empty, 0, low), jnp.where(empty, 0, high)
     if problem.box is not None:
-        # Inside a user's box the clipped optimum lies in the box's projection of that range.
+        # A range that meets every pixel's own bounds: the clipped optimum then lies in the box's projection of it.
+        low = jnp.minimum(low, jnp.min(problem.box.high))
+        high = jnp.maximum(high, jnp.max(problem.box.low))
         low = jnp.clip(low, problem.box.low, problem.box.high)
         high = jnp.clip(high, problem.box.low, problem.box.high)
     return Box(low, high, len(problem.in_shape))

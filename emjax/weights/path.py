@@ -95,9 +95,10 @@ def path(
         carry = loop.start(chosen, plan, chosen.resume(plan, guess), 0)
         carry = loop.finish(loop.advance(chosen, plan, carry, tolerances[i], limit))
         x = carry.value
+        whole = carry.state.x if problem.fields else x  # with a TGV the variable is the stack of image and field
         states = jax.tree.map(lambda all_, v: all_.at[i].set(v), states, carry.state)
-        prior = total([term(x) for term in first.terms]) / thetas[0]
-        return states, (x, carry.objective, carry.gap, carry.steps, carry.status, 2 * problem.data(x), prior)
+        prior = total([term(whole) for term in first.terms]) / thetas[0]
+        return states, (x, carry.objective, carry.gap, carry.steps, carry.status, 2 * problem.data(whole), prior)
 
     x0 = None if start is None else jnp.asarray(start, dtype)
     state = chosen.init(chosen.prepare(build(thetas[visits[0, 0]])), x0)

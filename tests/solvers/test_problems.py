@@ -93,6 +93,24 @@ def test_matrices_and_stacks_of_low_rank() -> None:
         solve(Problem(LeastSquares(PixelSampling(seen, 3), seen * stack), low, Box(0, 5)), gap=1e-4).check()
 
 
+def test_bounds_of_each_pixel() -> None:
+    """A box that excludes what was measured: the feasible images are those of the box, and none is better."""
+    with x64():
+        y, mask = np.array([[0.0, 1.0, 0.0, 0.0]]), np.array([[1.0, 1.0, 0.0, 0.0]])
+        low, high = np.array([[0.0, 0.0, 2.0, 2.0]]), np.array([[1.0, 1.0, 3.0, 3.0]])
+        s = solve(Problem(LeastSquares(PixelSampling(mask), y), TV(0.1), Box(low, high)), gap=1e-6).check()
+        grid = np.linspace(0, 1, 101)
+        best = min(0.5 * (a * a + (b - 1) ** 2) + 0.1 * (abs(b - a) + 2 - b) for a in grid for b in grid)
+        np.testing.assert_allclose(s.objective, best, atol=1e-3)
+        tilted = Box(np.array([[0.5, 0.0, 0.0, -1.0]]), np.array([[3.0, 0.2, 0.1, -0.5]]))
+        t = solve(Problem(LeastSquares(PixelSampling(mask), y), TV(0.1), tilted), gap=1e-6).check()
+        a, b, c = (
+            g.ravel() for g in np.meshgrid(np.linspace(0.5, 1, 51), np.linspace(0, 0.2, 21), np.linspace(0, 0.1, 11))
+        )
+        values = 0.5 * (a * a + (b - 1) ** 2) + 0.1 * (abs(b - a) + abs(c - b) + c + 0.5)
+        assert s.gap >= 0 and float(t.objective) <= values.min() + 1e-6
+
+
 def test_complex_measurements() -> None:
     F = Fourier(SHAPE)
     y = F(YS[0])

@@ -1,0 +1,47 @@
+"""Which variants of a test are slow ones: they compile a program of their own, and another covers their kind.
+
+`pytest -m slow` runs them.
+"""
+
+import pytest
+
+SLOW = (
+    "test_the_discrepancy_principle_elsewhere[fourier-wavelet]",
+    "test_the_discrepancy_principle_elsewhere[blur-wavelet]",
+    "test_the_discrepancy_principle_elsewhere[blur-spectral]",
+    "test_the_discrepancy_principle_elsewhere[fourier-tv]",
+    "test_points_of_a_path_are_separate_solves[pcg]",
+    "test_a_rule_without_noise_for_a_blur",
+    "test_the_pseudo_inverse_is_that_of_the_matrix[fourier]",
+    "test_rules_of_reconstructors[spectral-discrepancy]",
+    "test_constant_and_nearly_empty_scans[tv]",
+    "test_constant_and_nearly_empty_scans[wavelet]",
+    "test_grey_values_may_be_of_any_size[tv]",
+    "test_grey_values_may_be_of_any_size[wavelet]",
+    "test_tv_is_the_solution_of_its_problem[True]",
+    "test_the_optimum_is_that_of_pdhg[deblurring, zero-preconditioned]",
+    "test_the_optimum_is_that_of_pdhg[counts behind a blur-ADMM]",
+    "test_other_data_terms_are_certified[a ball, wavelets]",
+    "test_other_data_terms_are_certified[counts behind a blur]",
+    "test_jit_and_vmap[wavelet]",
+    "test_known_noise[wavelet]",
+    "test_weights_of_a_batch[wavelet]",
+    "test_automatic_weights_of_a_batch_do_not_meet[wavelet]",
+    "test_fit_then_call_is_call[wavelet]",
+    "test_masks_of_a_batch[wavelet]",
+    "test_restarts_find_the_same_optimum",
+    "test_one_pixel_wide[shape0]",
+    "test_unrolled_gradients[PDHG]",
+    "test_a_flat_scan_or_a_mix_of_one_is_even",
+    "test_a_part_without_samples_does_not_decide_the_weight",
+    "test_recover_keeps_type_shape_and_metadata[wavelet]",
+    "test_constant_and_tiny_images_come_back[spectral-shape5]",
+    "test_constant_and_tiny_images_come_back[spectral-shape6]",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.endswith(SLOW):
+            item.add_marker(pytest.mark.slow)
