@@ -245,6 +245,7 @@ class VAMP(Reconstructor):
         keys = jax.random.split(jax.random.key(0), self.iterations)
         # The first r is the linear estimate, taken to be as wrong as x is large.
         (_, _, x), _ = lax.scan(step, (r, g, jnp.zeros(shape, dtype)), keys)
+        x = jnp.where(jnp.any(y != 0) & (jnp.max(s) > 0), x, 0)  # nothing measured, or nothing measurable
         return jnp.where(jnp.all(jnp.isfinite(y)), x, jnp.nan)
 
 

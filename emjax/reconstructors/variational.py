@@ -14,6 +14,7 @@ from jax import Array
 from emjax._pytree import assign, leaf, pytree_dataclass, static
 from emjax.acquisition.noise import Noise
 from emjax.functionals import L1, Box, LeastSquares
+from emjax.functionals.base import weights
 from emjax.operators import LinearOperator, PixelSampling, Wavelet
 from emjax.operators.base import as_float
 from emjax.reconstructors.base import Reconstructor, grey_level, noise_weights
@@ -132,7 +133,7 @@ class TotalGeneralisedVariation(TotalVariation):
 
     def __post_init__(self) -> None:
         TotalVariation.__post_init__(self)
-        assign(self, ratio=as_float(self.ratio))
+        assign(self, ratio=weights("the ratio of the weights of TGV", self.ratio))
 
     def problem(self, data: LeastSquares, weight: Array) -> Problem:
         return Problem(data, TGV(weight, self.ratio), *self._bounds(data))
