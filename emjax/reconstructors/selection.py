@@ -66,10 +66,10 @@ def scan_variance(y: Array, A: PixelSampling, noise: Noise | None) -> Array:
         count = jnp.maximum(jnp.sum(mask != 0), 1)
         return noise.variance(jnp.sum(mask * y) / count).astype(y.dtype)
     # Of y over its weights, and so larger than that of y by the mean of 1 / w^2.
-    sure = trusted(mask)
-    safe = jnp.where(sure, mask, 1)
-    variance = estimate_noise(jnp.where(sure, y / safe, 0), sure).read_sigma ** 2
-    variance = variance * jnp.sum(sure) / jnp.maximum(jnp.sum(jnp.where(sure, safe**-2, 0)), 1e-30)
+    known = trusted(mask)
+    safe = jnp.where(known, mask, 1)
+    variance = estimate_noise(jnp.where(known, y / safe, 0), known).read_sigma ** 2
+    variance = variance * jnp.sum(known) / jnp.maximum(jnp.sum(jnp.where(known, safe**-2, 0)), 1e-30)
     return jnp.where(jnp.isfinite(variance), variance, 0).astype(y.dtype)
 
 

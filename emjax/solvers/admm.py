@@ -25,6 +25,7 @@ from emjax.functionals import Box, Fidelity, Functional, LeastSquares, SquaredDi
 from emjax.operators import DCT, Identity, LinearOperator
 from emjax.solvers import pdhg
 from emjax.solvers.certificate import Certificate, from_dual, from_primal, norm, primal_dual
+from emjax.solvers.loop import balancing
 from emjax.solvers.problem import Problem, Term
 
 
@@ -133,7 +134,7 @@ class ADMM:
 
     def init(self, plan: Plan, x0: Array | None) -> State:
         base = plan.base
-        x0 = pdhg._start(base) if x0 is None else x0
+        x0 = pdhg.starting_point(base) if x0 is None else x0
         x = x0 if base.box is None else base.box.prox(x0)
         images = tuple(t.K.forward(x) for t in plan.blocks)
         duals = tuple(jnp.zeros_like(z) for z in images)
@@ -195,7 +196,7 @@ class ADMM:
         # The likelihood of counts is infinite at a pixel without electrons: z = x is never there.
         x = state.images[0] if plan.data == "pixels" else state.x
         x = x if plan.base.box is None else plan.base.box.prox(x)
-        return pdhg._restored(plan.base, x)
+        return pdhg.restored(plan.base, x)
 
     def certificate(self, plan: Plan, state: State) -> tuple[Certificate, Array, State]:
         x = self.value(plan, state)
@@ -220,7 +221,7 @@ class ADMM:
         return primal_dual(problem, plan.base.box, x, q, duals)
 
     def _balance(self, plan: Plan, state: State) -> State:
-        """Move each `c` towards (movement of p) / (movement of z), at checks 1, 3, 7, 15, 23, 31, ..."""
+        """Move each `c` towards (movement of p) / (movement of z); see `balancing` for when"""
 
         def rebalance() -> tuple[Any, Any]:
             balance = []
@@ -233,9 +234,7 @@ class ADMM:
                 balance.append((b * jnp.where(moved, jnp.sqrt(ratio), 1)).astype(b.dtype))
             return tuple(balance), (state.images, state.duals)
 
-        # The loop spaces late checks geometrically: finitely many changes in any run, and convergence is kept.
-        due = (state.checks % 8 == 7) | (state.checks == 1) | (state.checks == 3)
-        balance, anchor = lax.cond(due, rebalance, lambda: (state.balance, state.anchor))
+        balance, anchor = lax.cond(balancing(state.checks), rebalance, lambda: (state.balance, state.anchor))
         return state._replace(balance=balance, anchor=anchor)
 
 

@@ -21,6 +21,7 @@ from emjax.functionals import L1, Box, HuberLoss, LeastSquares
 from emjax.operators import Identity
 from emjax.solvers import pdhg
 from emjax.solvers.certificate import Certificate, from_dual, from_primal, norm, primal_dual
+from emjax.solvers.loop import balancing
 from emjax.solvers.problem import Problem, Term, total
 
 
@@ -80,9 +81,9 @@ class CondatVu:
         )
 
     def init(self, plan: Plan, x0: Array | None) -> State:
-        x0 = pdhg._start(plan.base) if x0 is None else x0
+        x0 = pdhg.starting_point(plan.base) if x0 is None else x0
         x = x0 if plan.box is None else plan.box.prox(x0)
-        duals = tuple(jnp.zeros(t.K.out_shape, pdhg._dual_dtype(t, plan.base.rhs.dtype)) for t in plan.terms)
+        duals = tuple(jnp.zeros(t.K.out_shape, pdhg.dual_dtype(t, plan.base.rhs.dtype)) for t in plan.terms)
         direct = None if plan.direct is None else jnp.zeros_like(x)
         return State(x, direct, duals, jnp.ones((), plan.scale.dtype), (x, duals), jnp.zeros((), jnp.int32))
 
@@ -156,7 +157,7 @@ class CondatVu:
         return primal_dual(problem, plan.box, x, q, duals)
 
     def _balance(self, plan: Plan, state: State) -> State:
-        """Move the primal step towards (primal movement) / (dual movement), at checks 1, 3, 7, 15, 23, 31, ..."""
+        """Move the primal step towards (primal movement) / (dual movement); see `balancing` for when"""
 
         def rebalance() -> tuple[Array, Any]:
             x0, p0 = state.anchor
@@ -167,8 +168,7 @@ class CondatVu:
             factor = jnp.where(moved, jnp.sqrt(ratio), 1)
             return (state.balance * factor).astype(state.balance.dtype), (state.x, state.duals)
 
-        due = (state.checks % 8 == 7) | (state.checks == 1) | (state.checks == 3)
-        balance, anchor = lax.cond(due, rebalance, lambda: (state.balance, state.anchor))
+        balance, anchor = lax.cond(balancing(state.checks), rebalance, lambda: (state.balance, state.anchor))
         return state._replace(balance=balance, anchor=anchor)
 
 

@@ -125,6 +125,14 @@ def advance(solver: Solver, plan: Any, carry: Carry, tolerance: Array, limit: Ar
     return lax.while_loop(running, block, carry)
 
 
+def balancing(checks: Array) -> Array:
+    """Whether step sizes are balanced at this check: 1, 3, 7, 15, 23, 31, ...
+
+    Late checks are spaced geometrically, so that finitely many changes happen in any run, and convergence is kept.
+    """
+    return (checks % 8 == 7) | (checks == 1) | (checks == 3)
+
+
 def unroll(solver: Solver, plan: Any, state: Any, steps: int) -> Any:
     """Exactly `steps` steps, differentiable in reverse: blocks of about sqrt(steps) are recomputed, not stored."""
     inner = max(1, int(steps**0.5))

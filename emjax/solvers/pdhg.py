@@ -22,6 +22,7 @@ from emjax._pytree import pytree_dataclass, static
 from emjax.functionals import L1, Box, Fidelity, GroupL1, L2Ball, SquaredDistance
 from emjax.functionals.likelihoods import Huber, KullbackLeibler
 from emjax.solvers.certificate import Certificate, diagonal_bounds, from_dual, from_primal, norm, primal_dual
+from emjax.solvers.loop import balancing
 from emjax.solvers.problem import Problem, Term, total
 
 
@@ -80,9 +81,9 @@ class PDHG:
 
     def init(self, plan: Plan, x0: Array | None) -> State:
         dtype = plan.rhs.dtype
-        x0 = _start(plan) if x0 is None else plan.problem.variable(x0)
+        x0 = starting_point(plan) if x0 is None else plan.problem.variable(x0)
         x = x0 if plan.box is None else plan.box.prox(x0)
-        duals = tuple(jnp.zeros(t.K.out_shape, _dual_dtype(t, dtype)) for t in plan.terms)
+        duals = tuple(jnp.zeros(t.K.out_shape, dual_dtype(t, dtype)) for t in plan.terms)
         zero = jnp.zeros((), jnp.int32)
         average = (zero, jnp.zeros_like(x), _zeros(duals)) if self.restarts else None
         one = jnp.ones((), dtype.type(0).real.dtype)
@@ -146,20 +147,20 @@ class PDHG:
 
     def value(self, plan: Plan, state: State) -> Array:
         """The iterate after one more plain step: feasible, and no farther from the optimum."""
-        return plan.problem.image(_restored(plan, self._update(plan, state)[0]))
+        return plan.problem.image(restored(plan, self._update(plan, state)[0]))
 
     def certificate(self, plan: Plan, state: State) -> tuple[Certificate, Array, State]:
         certificate = self._certify(plan, state.x, state.duals)
         if self.restarts:
             state, certificate = self._restart(plan, state, certificate)
-        x = _restored(plan, state.x)
+        x = restored(plan, state.x)
         if self.balance:
             state = self._balance(plan, state, certificate.objective)
         return certificate, plan.problem.image(x), state._replace(checks=state.checks + 1)
 
     def _certify(self, plan: Plan, x: Array, duals: tuple[Array, ...]) -> Certificate:
         problem = plan.problem
-        x = _restored(plan, x)
+        x = restored(plan, x)
         if plan.box is None:
             data = problem.data
             if not isinstance(data, Fidelity):
@@ -170,7 +171,7 @@ class PDHG:
         return primal_dual(problem, plan.box, x, q, duals[1:] if dualised else duals)
 
     def _balance(self, plan: Plan, state: State, objective: Array) -> State:
-        """Move `tau` towards (primal movement) / (dual movement), at checks 1, 3, 7, 15, 23, 31, ..."""
+        """Move `tau` towards (primal movement) / (dual movement); see `balancing` for when"""
 
         def rebalance(balance: Array, anchor: Any) -> tuple[Array, Any]:
             x0, p0 = anchor
@@ -181,9 +182,7 @@ class PDHG:
             least = _least_tau(plan, state.x, objective) / self._tau(plan, state) * balance
             return jnp.maximum(balance * factor, jnp.minimum(least, 1)).astype(balance.dtype), (state.x, state.duals)
 
-        # The loop spaces late checks geometrically, so that every eighth is.
-        due = (state.checks % 8 == 7) | (state.checks == 1) | (state.checks == 3)
-        balance, anchor = lax.cond(due, rebalance, lambda *same: same, state.balance, state.anchor)
+        balance, anchor = lax.cond(balancing(state.checks), rebalance, lambda *same: same, state.balance, state.anchor)
         return state._replace(balance=balance, anchor=anchor)
 
     def _restart(self, plan: Plan, state: State, certificate: Certificate) -> tuple[State, Certificate]:
@@ -274,7 +273,7 @@ def _least_tau(plan: Plan, x: Array, objective: Array) -> Array:
     return jnp.where(jnp.isfinite(least), least, 0)
 
 
-def _restored(plan: Plan, x: Array) -> Array:
+def restored(plan: Plan, x: Array) -> Array:
     """`x` brought back into the ball of the measurements, and the box, where a closed form does it."""
     if not isinstance(plan.problem.data, L2Ball):
         return x
@@ -282,7 +281,7 @@ def _restored(plan: Plan, x: Array) -> Array:
     return x if plan.box is None else plan.box.prox(x)
 
 
-def _start(plan: Plan) -> Array:
+def starting_point(plan: Plan) -> Array:
     """The mean of the measured pixels, or the scaled back-projection."""
     if plan.diagonal is not None:
         mean = jnp.sum(plan.rhs) / jnp.maximum(jnp.sum(plan.diagonal), jnp.finfo(plan.rhs.dtype).tiny)
@@ -291,7 +290,7 @@ def _start(plan: Plan) -> Array:
     return plan.rhs / jnp.where(square > 0, square, 1).astype(plan.rhs.dtype)
 
 
-def _dual_dtype(term: Term, dtype: Any) -> Any:
+def dual_dtype(term: Term, dtype: Any) -> Any:
     complex_out = jnp.issubdtype(term.K.out_dtype, jnp.complexfloating)
     return jnp.result_type(dtype, jnp.complex64) if complex_out else dtype
 
