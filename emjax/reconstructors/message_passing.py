@@ -12,8 +12,6 @@ from typing import Any, ClassVar, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.optimize
-import scipy.stats
 from jax import Array, lax
 
 from emjax._pytree import assign, leaf, pytree_dataclass, static
@@ -83,13 +81,14 @@ def donoho_tanner(delta: float) -> tuple[float, float]:
     if not 0 < delta <= 1:
         raise ValueError(f"the under-sampling ratio lies in (0, 1], got {delta}")
 
+    from scipy.optimize import minimize_scalar  # a fifth of a second that only this needs
+
     def rho(z: float) -> float:
-        tail = (1 + z * z) * scipy.stats.norm.cdf(-z) - z * scipy.stats.norm.pdf(z)
+        below, density = 0.5 * math.erfc(z / math.sqrt(2)), math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+        tail = (1 + z * z) * below - z * density
         return (1 - 2 * tail / delta) / (1 + z * z - 2 * tail)
 
-    found = scipy.optimize.minimize_scalar(
-        lambda z: -rho(z), bounds=(0, 10), method="bounded", options={"xatol": 1e-10}
-    )
+    found = minimize_scalar(lambda z: -rho(z), bounds=(0, 10), method="bounded", options={"xatol": 1e-10})
     return float(rho(found.x)), float(found.x)
 
 
