@@ -68,7 +68,7 @@ def call(scan: Path, cache: Path) -> dict[str, Any]:
     """Seconds, processor seconds and memory (GB) of one call of the command as a process of its own."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_COMPILATION_CACHE", "JAX_PERSISTENT"))}
     environment["XDG_CACHE_HOME"] = str(cache)
-    code = "from emjax.cli import main; main()"
+    code = "from emjax.cli import command; command()"
     begin = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-c", code, "recover", str(scan), "--json"], env=environment, stdout=subprocess.PIPE

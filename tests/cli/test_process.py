@@ -38,7 +38,7 @@ tifffile.TiffWriter.write = slow
 
 def test_entry_point(scan: Path) -> None:
     script = Path(sys.executable).with_name("emjax")
-    command = [str(script)] if script.exists() else [sys.executable, "-c", "from emjax.cli import main; main()"]
+    command = [str(script)] if script.exists() else [sys.executable, "-c", "from emjax.cli import command; command()"]
     done = subprocess.run([*command, "info", str(scan)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "64 x 64" in done.stdout and done.stderr == ""
     code = "import sys; from emjax.cli.info import describe_file as f; f(sys.argv[1]); print('jax' in sys.modules)"
@@ -70,7 +70,7 @@ def test_a_signal_leaves_nothing_behind(scan: Path, patch: str, number: signal.S
 def test_a_full_device_for_the_report(scan: Path) -> None:
     if not os.path.exists("/dev/full"):
         pytest.skip("needs /dev/full")
-    program = "from emjax.cli import main; main()"
+    program = "from emjax.cli import command; command()"
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-c", program, "info", str(scan)], stdout=full, stderr=subprocess.PIPE, text=True
@@ -80,7 +80,7 @@ def test_a_full_device_for_the_report(scan: Path) -> None:
 
 
 def test_a_report_that_nobody_takes_leaves_the_image(scan: Path) -> None:
-    emjax = f"{sys.executable} -c 'from emjax.cli import main; main()'"
+    emjax = f"{sys.executable} -c 'from emjax.cli import command; command()'"
     recover = f"{emjax} recover {scan} --missing 0 --method linear -o {scan.with_name('out.tif')}"
     ends = {">&-": "closed"} | ({"--json > /dev/full": "disk is full"} if os.path.exists("/dev/full") else {})
     for end, word in ends.items():
@@ -92,7 +92,7 @@ def test_a_report_that_nobody_takes_leaves_the_image(scan: Path) -> None:
 
 
 def test_the_file_is_written_whole(scan: Path) -> None:
-    program = "from emjax.cli import main; main()"
+    program = "from emjax.cli import command; command()"
     arguments = ["recover", str(scan), "--missing", "0", "--method", "linear"]
     subprocess.run([sys.executable, "-c", program, *arguments], check=True, capture_output=True)
     assert tifffile.imread(scan.with_name("scan_recovered.tif")).dtype == np.uint8
