@@ -1,9 +1,16 @@
 """Which variants of a test are slow ones: they compile a program of their own, and another covers their kind.
 
 `pytest -m slow` runs them.
+
+Compiling is two thirds of the tests' time, and their arrays are small: the compiler is told not to optimise, unless
+XLA_FLAGS says something else.
 """
 
+import os
+
 import pytest
+
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 SLOW = (
     "test_the_discrepancy_principle_elsewhere[fourier-wavelet]",
