@@ -17,7 +17,7 @@ from emjax.acquisition.noise import Noise, estimate_noise, estimate_poisson_gaus
 from emjax.acquisition.patterns import PATTERNS, jittered_grid, line_hop, pattern, uniform
 from emjax.acquisition.poisson_disc import poisson_disc
 from emjax.acquisition.spiral import spiral
-from emjax.acquisition.timing import ratio_at_time, scan_time
+from emjax.acquisition.timing import ratio_at_time, scan_time, spiral_time
 
 if TYPE_CHECKING:
     from emjax.acquisition._phantom import Organelle, Phantom, phantom
@@ -45,6 +45,7 @@ __all__ = [
     "ratio_at_time",
     "residual_density",
     "scan_time",
+    "spiral_time",
     "second_pass",
     "spiral",
     "uniform",

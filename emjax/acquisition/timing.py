@@ -30,7 +30,8 @@ def scan_time(mask: Any, dwell: Any, settling: Any = 0.0, flyback: Any = 0.0, *,
 
     bands: the lines of the walk as equal bands of rows, walked column by column, as `line_hop` does with
     `round(h * ratio)` of them; None is a raster, every row a line. Empty lines cost nothing. A two-pass scan takes the
-    sum of its passes. Pure; times may be arrays. Raises ValueError for a batch of masks (use `jax.vmap`).
+    sum of its passes; a spiral has its own, `spiral_time`. Pure; times may be arrays. Raises ValueError for a batch of
+    masks (use `jax.vmap`).
     """
     seen = jnp.asarray(mask) != 0
     if seen.ndim != 2:
@@ -40,6 +41,25 @@ def scan_time(mask: Any, dwell: Any, settling: Any = 0.0, flyback: Any = 0.0, *,
         raise ValueError(f"{h} rows are walked in 1 to {h} bands, got bands={bands}")
     pixels, jumps, lines = _walk(seen, bands or h)
     return pixels * as_float(dwell) + jumps * as_float(settling) + lines * as_float(flyback)
+
+
+def spiral_time(weights: Any, dwell: Any, flyback: Any = 0.0, *, radius: float | None = None) -> Array:
+    """Seconds of one spiral scan with soft weights `(h, w)` of `spiral`, walked along its path: nothing settles.
+
+    The weights sum to the path's length in pixels, at `dwell` seconds a pixel. What lies outside of the image is swept
+    too, at the same pitch: the length grows as the disc of `radius` (None: up to the corner, as for `spiral`) over its
+    part inside. flyback: once, back to the centre. Pure. Raises ValueError for a batch (use `jax.vmap`).
+    """
+    w = jnp.asarray(weights)
+    if w.ndim != 2:
+        raise ValueError(
+            f"the time of a scan needs the weights (h, w) of one, got shape {w.shape}; for a batch use jax.vmap"
+        )
+    r = np.hypot(*np.meshgrid(*[np.arange(n) - (n - 1) / 2 for n in w.shape], indexing="ij"))
+    radius = float(r.max() + 0.5) if radius is None else float(radius)
+    inside = float(np.sum(r <= radius))
+    outside = max(1.0, math.pi * radius**2 / max(inside, 1.0))
+    return jnp.sum(w) * outside * as_float(dwell) + as_float(flyback)
 
 
 @functools.partial(jax.jit, static_argnames=("bands",))

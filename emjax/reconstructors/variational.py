@@ -57,9 +57,22 @@ def _curvature(A: LinearOperator) -> Array:
 
 
 def _widened(data: LeastSquares) -> Box:
-    """Twice the range of the measurements around its middle."""
-    low, high = measured_range(data.y, data.A)
-    return Box(low - (high - low) / 2, high + (high - low) / 2)
+    """Twice the range of the measurements around its middle.
+
+    Few mixed measurements hold little of an item: their back-projection is then far too small, and the range no less
+    than four standard deviations that `|y|^2 = |x|^2 trace(A.H A) / n`, as of random rows, gives around the grey level.
+    """
+    y, A = data.y, data.A
+    low, high = measured_range(y, A)
+    low, high = low - (high - low) / 2, high + (high - low) / 2
+    if not isinstance(A, PixelSampling):
+        middle = grey_level(y, A)
+        rest = A.measured(y - A.forward(jnp.full(A.in_shape, middle, y.real.dtype)))
+        signs = jax.random.rademacher(jax.random.key(0), A.in_shape, y.real.dtype)
+        trace = jnp.sum(jnp.abs(A.forward(signs)) ** 2)
+        reach = 4 * jnp.sqrt(jnp.sum(jnp.abs(rest) ** 2) / jnp.where(trace > 0, trace, 1))
+        low, high = jnp.minimum(low, middle - reach), jnp.maximum(high, middle + reach)
+    return Box(low, high)
 
 
 @pytree_dataclass
@@ -69,7 +82,7 @@ class TotalVariation(Reconstructor):
     weight: None or "auto" estimates it. rule: how; "auto" takes held-out pixels for 2-D pixel scans, the discrepancy
     principle (needs `noise`) for other operators; or a rule of `emjax.weights` by its name. gap: the relative duality
     gap to reach. Where the measurements do not bound x (soft weights, or no pixel scan), x is kept within twice their
-    range, or that of the back-projection, around its middle.
+    range around its middle, or a range that the energy of mixed measurements gives.
     """
 
     _name: ClassVar[str] = "tv"

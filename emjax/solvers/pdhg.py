@@ -103,14 +103,16 @@ class PDHG:
     def _sigmas(self, plan: Plan, tau: Array) -> list[Array]:
         # Each dual gets an equal share of the condition, so that operators of unlike norm do not slow each other.
         share = 0.99 / max(1, len(plan.norms))
-        return [share / jnp.where(n > 0, tau * n * n, jnp.inf) for n in plan.norms]
+        # An operator that is zero takes any step size; its dual settles by itself.
+        return [share / (tau * jnp.where(n > 0, n * n, 1)) for n in plan.norms]
 
     def _steps(self, plan: Plan, state: State) -> tuple[Array, list[Array]]:
         tau = self._tau(plan, state)
         if plan.sums is None:
             return tau, self._sigmas(plan, tau)
         columns, rows = plan.sums
-        t = tau * jnp.max(jnp.stack(plan.norms))
+        largest = jnp.max(jnp.stack(plan.norms))
+        t = tau * jnp.where(largest > 0, largest, 1)
         return t / columns, [0.99 / (t * r) for r in rows]
 
     def _update(self, plan: Plan, state: State) -> tuple[Array, tuple[Array, ...]]:

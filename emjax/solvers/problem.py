@@ -94,7 +94,8 @@ class TGV:
     `v` is a vector field and `E` its symmetrised gradient: affine images cost nothing, so that slopes do not break into
     steps as they do with TV. `weight` broadcasts to `(*batch, *in_shape)`, and so does its product with `ratio`;
     `spacing` as for `TV`. A ratio of 2 is usual for images of edges; sparse scans of tissue want 0.5 or less, by up to
-    3 dB, and are solved sooner. One such term a problem. Unless every pixel is measured, a certificate needs a `Box`.
+    3 dB, and are solved sooner. One such term a problem. Unless every pixel is measured, a certificate needs a `Box`;
+    and weights above zero everywhere: near one of exactly zero it stays loose.
     Source: Bredies, Kunisch, Pock 2010.
     """
 
@@ -174,6 +175,8 @@ class Problem:
             if one.K.in_shape != shape:
                 raise ValueError(f"the term {one.functional} acts on shape {one.K.in_shape}, but x has shape {shape}")
         fields = len(shape) if second else 0
+        if fields and jnp.issubdtype(data.A.in_dtype, jnp.complexfloating):
+            raise TypeError("TGV takes real images; this operator acts on complex ones (Fourier has real=True)")
         if fields:
             data = dataclasses.replace(data, A=OnImage(data.A, fields))  # type: ignore[type-var]
             flat = [*(Term(one.functional, OnImage(one.K, fields)) for one in flat), *second]

@@ -140,6 +140,8 @@ def solve(
     batch, flat = _flatten(problem)
     size = math.prod(batch) if batch else None
     state, x0 = _flatten_start(problem, start, batch, type(solver).__name__)
+    if state is not None:
+        _check_state(flat, solver, state, bool(batch))
     dtype = jnp.real(problem.data.y).dtype
     tolerance, limit = jnp.asarray(gap, dtype), jnp.asarray(max_steps, jnp.int32)
     if gradient is not None:
@@ -336,3 +338,32 @@ def _flatten_start(problem: Problem, start: Any, batch: tuple[int, ...], name: s
         raise ValueError(f"the start has shape {x0.shape}, but x has shape {core} (batch axes in front)")
     x0 = jnp.broadcast_to(x0, (*batch, *core))
     return None, x0.reshape(size, *core) if batch else x0
+
+
+def _check_state(flat: tuple[Problem, _Axes], solver: Solver, state: Any, batched: bool) -> None:
+    """ValueError unless the state of an earlier solution is one of this solver on this problem."""
+
+    def item(v: Any, moved: bool) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(jnp.shape(v)[1:] if moved else jnp.shape(v), jnp.result_type(v))
+
+    leaves, treedef = jax.tree.flatten(flat[0])
+    problem = tuple(map(item, leaves, flat[1].flags))
+    settings, kind = jax.tree.flatten(solver)
+    expected = _state_of(treedef, problem, kind, tuple(item(v, False) for v in settings))
+    given = jax.tree.map(lambda v: item(v, batched), state)
+    if jax.tree.structure(given) != jax.tree.structure(expected) or jax.tree.leaves(given) != jax.tree.leaves(expected):
+        raise ValueError(
+            "the start is the solution of another kind of problem or with other settings of the solver; "
+            "pass its image: start=solution.value"
+        )
+
+
+@functools.lru_cache
+def _state_of(treedef: Any, problem: tuple, kind: Any, settings: tuple) -> Any:
+    """The shapes of one item's state; kept, for a loop of warm starts asks every time."""
+
+    def init(problem: Any, settings: Any) -> Any:
+        solver = jax.tree.unflatten(kind, settings)
+        return solver.init(solver.prepare(jax.tree.unflatten(treedef, problem)), None)
+
+    return jax.eval_shape(init, problem, settings)

@@ -47,32 +47,39 @@ def discrepancy(path: Path, power: Array) -> Choice:
     """The smoothest weight whose residual is down to the noise, `|A x - y|^2_w = power` (Morozov 1966).
 
     power: the expected `|n|^2_w`, `m sigma^2` without weights; one number, or one a point. The curve is the residual
-    over it; between two points the crossing of one is log-linear. If no residual is that small, the roughest weight.
+    over it; between two points the crossing of one is log-linear. If no residual is that small, the roughest weight;
+    NaN where no residual is a number. The path may fall or rise.
     """
-    dtype = path.residuals.dtype
-    ratios = path.residuals / jnp.maximum(jnp.asarray(power, dtype), jnp.finfo(dtype).tiny)
+    thetas, residuals = _from_the_smoothest(path.thetas, path.residuals)
+    dtype = residuals.dtype
+    tiny = jnp.finfo(dtype).tiny
+    (powers,) = _from_the_smoothest(path.thetas, jnp.broadcast_to(jnp.asarray(power, dtype), residuals.shape))[1:]
+    ratios = residuals / jnp.maximum(powers, tiny)
     below = ratios <= 1
     i = jnp.where(jnp.any(below), jnp.argmax(below), ratios.shape[0] - 1)
     k = jnp.maximum(i - 1, 0)
-    tiny = jnp.finfo(dtype).tiny
     high, low = jnp.log(jnp.maximum(ratios[k], tiny)), jnp.log(jnp.maximum(ratios[i], tiny))
     t = jnp.where((high > 0) & (high > low), high / jnp.where(high > low, high - low, 1), 1)
     t = jnp.where(jnp.any(below), jnp.clip(t, 0, 1), 1)
-    log_theta = jnp.log(path.thetas)
-    return Choice(jnp.exp((1 - t) * log_theta[k] + t * log_theta[i]), path.thetas, ratios)
+    log_theta = jnp.log(thetas)
+    weight = jnp.exp((1 - t) * log_theta[k] + t * log_theta[i])
+    weight = jnp.where(jnp.any(jnp.isfinite(ratios)), weight, jnp.nan)
+    return Choice(weight, path.thetas, _from_the_smoothest(path.thetas, ratios)[1])
 
 
 def l_curve(path: Path) -> Choice:
     """The corner of `log prior` against `log residual`: the largest curvature (Hansen 1992). Needs no noise level.
 
     Curvature by central differences between neighbours; the curve is its negative, infinite at the ends. Needs a path
-    certified to about 1e-3, or the solver's own errors bend it. Raises ValueError for fewer than five points.
+    certified to about 1e-3, or the solver's own errors bend it. The path may fall or rise; NaN where no point of it
+    is a number. Raises ValueError for fewer than five points.
     """
     n = path.thetas.shape[0]
     if n < 5:
         raise ValueError(f"the corner of an L-curve takes a path of five weights or more, got {n}")
-    tiny = jnp.finfo(path.residuals.dtype).tiny
-    x, y = (jnp.log(jnp.maximum(v, tiny)) for v in (path.residuals, path.priors))
+    thetas, residuals, priors = _from_the_smoothest(path.thetas, path.residuals, path.priors)
+    tiny = jnp.finfo(residuals.dtype).tiny
+    x, y = (jnp.log(jnp.maximum(v, tiny)) for v in (residuals, priors))
     dx, dy, ddx, ddy = *(_slope(v) for v in (x, y)), *(_bend(v) for v in (x, y))
     # From the smoothest on, the curve runs to the left and then up: it turns clockwise at the corner.
     length = jnp.sqrt(dx**2 + dy**2)
@@ -80,7 +87,15 @@ def l_curve(path: Path) -> Choice:
     turn = jnp.where(jnp.isfinite(turn), turn, 0)
     inf = jnp.full(1, jnp.inf, turn.dtype)
     curve = jnp.concatenate([inf, turn, inf])
-    return Choice(_vertex(jnp.log(path.thetas), curve)[0], path.thetas, curve)
+    known = jnp.any(jnp.isfinite(x) & jnp.isfinite(y))
+    weight = jnp.where(known, _vertex(jnp.log(thetas), curve)[0], jnp.nan)
+    return Choice(weight, path.thetas, _from_the_smoothest(path.thetas, curve)[1])
+
+
+def _from_the_smoothest(thetas: Array, *values: Array) -> tuple[Array, ...]:
+    """Both turned round if the weights rise (and turned back by a second call)."""
+    rising = thetas[0] < thetas[-1]
+    return tuple(jnp.where(rising, v[::-1], v) for v in (thetas, *values))
 
 
 def _slope(v: Array) -> Array:

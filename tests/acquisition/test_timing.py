@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emjax.acquisition import line_hop, ratio_at_time, scan_time, uniform, variable_density
+from emjax.acquisition import line_hop, ratio_at_time, scan_time, spiral, spiral_time, uniform, variable_density
 
 KEY = jax.random.key(2)
 DWELL, SETTLING, FLYBACK = 2.0, 30.0, 500.0
@@ -81,3 +81,18 @@ def test_settling_can_make_a_gappy_scan_slower_than_a_full_one() -> None:
     assert float(scan_time(uniform(KEY, (40, 40), 0.5), DWELL, SETTLING, FLYBACK)) > full - 800 * DWELL
     found = ratio_at_time(full, KEY, (40, 40), uniform, cost=lambda m: scan_time(m, DWELL, SETTLING, FLYBACK))
     assert found < 0.5
+
+
+def test_a_spiral_takes_the_length_of_its_path() -> None:
+    radius, weights = 30.0, spiral(KEY, (64, 64), 0.3, radius=30.0)
+    # A path of pitch p sweeps a disc of radius R in pi R^2 / p; of the disc a share 2 width / p is not zero.
+    share = float(jnp.mean(weights > 0)) * 64 * 64 / (np.pi * radius**2)
+    length = np.pi * radius**2 * share / 4
+    np.testing.assert_allclose(
+        float(spiral_time(weights, DWELL, FLYBACK, radius=radius)), DWELL * length + FLYBACK, rtol=0.05
+    )
+    # Up to the corner of a square, the path is pi / 2 times as long as its part inside.
+    whole = spiral(KEY, (64, 64), 0.3)
+    np.testing.assert_allclose(float(spiral_time(whole, DWELL)), float(jnp.sum(whole)) * DWELL * np.pi / 2, rtol=0.03)
+    with pytest.raises(ValueError, match="vmap"):
+        spiral_time(jnp.stack([whole, whole]), DWELL)
