@@ -10,6 +10,8 @@ Weights are automatic (from the scan alone) for the methods of `emjax.load` on p
 is given, on all others. The rest take the best of a grid, by PSNR on a training crop (rat5) under the same noise and
 sampling (one for all pixel patterns); so they know the kind of image, and automatic ones do not. Solves stop at a gap
 of 3e-3 or 400 steps. The spiral weighs the pixels that its beam brushes by a half at most, so the noise counts double.
+The ball's radius is that of the noise, sqrt(m) sigma (without noise a thousandth of |y|). Pixel scans are also recorded
+as counts of 50 electrons at grey value 1, which is what the Poisson likelihood is for.
 
     python benchmarks/gallery.py -o benchmarks/results/gallery.json [--picture gallery.png] [--phantom] [--quick]
 
@@ -36,7 +38,7 @@ from sparse_scans import CROPS, earlier_report, find_folder, save_report
 import emjax
 from emjax import TV, Box, LeastSquares, Problem, Term, solve
 from emjax.acquisition import PATTERNS, Noise, measure, pattern, phantom, uniform, variable_density
-from emjax.functionals import L1, HuberLoss, NuclearNorm
+from emjax.functionals import L1, HuberLoss, L2Ball, NuclearNorm, PoissonLikelihood
 from emjax.metrics import psnr, ssim
 from emjax.operators import (
     BlockSampling,
@@ -53,13 +55,26 @@ from emjax.operators import (
     gaussian_kernel,
 )
 
-SIDE, RATIO, NOISES = 128, 0.25, (0.0, 0.05)
+SIDE, RATIO, DOSE = 128, 0.25, 50
+COUNTS = f"dose {DOSE}"
+NOISES = (0.0, 0.05, COUNTS)
+PAGE = 0.05  # the noise of the page and of the README
 SHAPE = (SIDE, SIDE)
 GAP, STEPS = 3e-3, 400
 TUNING_STEPS = 100  # for each weight of a grid, from the last one's solution where there is one
 IMAGES = ("rat7", "fibsem-191")
 TRAINING = ("axondeepseg-sem/images/sub-rat5_sample-data14.tif", 300, 300)
 SAMPLINGS = (*PATTERNS, "hadamard", "dct", "fourier", "block gaussian", "bicubic x2", "blur + random")
+COUNTED = (*PATTERNS, "blur + random")
+
+
+def cells(noise: float | str, samplings: list[str]) -> list[str]:
+    """The samplings that are taken with a noise: pixels are counted, coefficients are not."""
+    return [name for name in samplings if noise != COUNTS or name in COUNTED]
+
+
+def level(noise: float | str) -> Noise:
+    return Noise.from_dose(DOSE) if noise == COUNTS else Noise(read_sigma=noise)
 
 
 def corner(power: float) -> np.ndarray:
@@ -121,6 +136,22 @@ def non_negative(A: LinearOperator, y: jax.Array, weight: jax.Array) -> Problem:
     return Problem(LeastSquares(A, y), TV(weight), Box(0, jnp.inf))
 
 
+def ball(A: LinearOperator, y: jax.Array, radius: jax.Array) -> Problem:
+    return Problem(L2Ball(A, y, radius), TV(1.0), Box(0, 1))
+
+
+def radius(A: LinearOperator, y: jax.Array, noise: float | str) -> float:
+    """The expected norm of the noise of these measurements."""
+    count = float(jnp.sum(A.measured(jnp.ones(A.out_shape)) != 0))
+    if noise == COUNTS:
+        return float(jnp.sqrt(jnp.sum(jnp.maximum(y, 0)) / DOSE))
+    return max(float(noise) * count**0.5, 1e-3 * float(jnp.linalg.norm(y.ravel())))
+
+
+def poisson(A: LinearOperator, y: jax.Array, weight: jax.Array) -> Problem:
+    return Problem(PoissonLikelihood(A, jnp.maximum(y, 0), 1 / DOSE), TV(weight), Box(0, 1))
+
+
 Build = Callable[[LinearOperator, jax.Array, jax.Array], Problem]
 SETTINGS = {"gap": GAP, "max_steps": STEPS}
 LOADED: dict[str, tuple[str, dict[str, Any]]] = {
@@ -136,6 +167,8 @@ BUILT: dict[str, Build] = {
     "low rank": low_rank,
     "tv, x >= 0": non_negative,
     "huber loss + tv": huber,
+    "ball + tv": ball,
+    "poisson + tv": poisson,
 }
 PRIORS = (*LOADED, *BUILT)
 # From the smoothest down: each solve starts from the last.
@@ -145,26 +178,29 @@ GRIDS = {
     "undecimated": np.geomspace(3.0, 3e-3, 7),
     "low rank": np.geomspace(0.5, 1e-3, 7),
 }
+GRIDS["poisson + tv"] = np.geomspace(10, 1e-2, 7)
 TV_GRID = np.geomspace(0.3, 3e-4, 7)
 
 
-def refusal(prior: str, A: LinearOperator) -> str | None:
+def refusal(prior: str, A: LinearOperator, noise: float | str) -> str | None:
     """Why a prior cannot be taken with an operator, or None."""
     if prior == "linear" and not isinstance(A, PixelSampling):
         return "interpolates between pixels, which this sampling does not measure"
     if prior == "huber loss + tv" and jnp.issubdtype(A.out_dtype, jnp.complexfloating):
         return "is for real measurements only"
+    if prior == "poisson + tv" and noise != COUNTS:
+        return "is for counts"
     return None
 
 
-def is_automatic(prior: str, A: LinearOperator, noise: float) -> bool:
+def is_automatic(prior: str, A: LinearOperator, noise: float | str) -> bool:
     """Whether the weight comes from the scan."""
-    return prior in LOADED and (isinstance(A, PixelSampling) or noise > 0)
+    return prior == "ball + tv" or (prior in LOADED and (isinstance(A, PixelSampling) or noise != 0))
 
 
-def tuned(prior: str, key: jax.Array, A: LinearOperator, noise: float, training: jax.Array) -> float:
+def tuned(prior: str, key: jax.Array, A: LinearOperator, noise: float | str, training: jax.Array) -> float:
     """The weight with the best PSNR on the training crop."""
-    y = measure(key, training, A, Noise(read_sigma=noise))
+    y = measure(key, training, A, level(noise))
     best, at, start = -np.inf, 0.0, None
     for weight in GRIDS.get(prior, TV_GRID):
         if prior in LOADED:
@@ -184,9 +220,16 @@ def solved(
 
 
 def recover(
-    prior: str, A: LinearOperator, y: jax.Array, noise: float = 0, weight: float | None = None, max_steps: int = STEPS
+    prior: str,
+    A: LinearOperator,
+    y: jax.Array,
+    noise: float | str = 0,
+    weight: float | None = None,
+    max_steps: int = STEPS,
 ) -> jax.Array:
     """One recovery: with this weight, or one from the scan; the noise is told where no held-out pixel could tell."""
+    if prior == "ball + tv":
+        weight = radius(A, y, noise)
     if prior in BUILT:
         assert weight is not None
         return solved(prior, A, y, weight, max_steps).value
@@ -195,11 +238,11 @@ def recover(
         settings = {**settings, "max_steps": max_steps}
     if weight is not None:
         return emjax.load(name, **settings, weight=jnp.float32(weight))(y, A)
-    return emjax.load(name, **settings)(y, A, None if isinstance(A, PixelSampling) else Noise(read_sigma=noise))
+    return emjax.load(name, **settings)(y, A, None if isinstance(A, PixelSampling) else level(noise))
 
 
 def measure_sampling(
-    name: str, noise: float, truths: dict[str, jax.Array], training: jax.Array, weights: dict[str, float]
+    name: str, noise: float | str, truths: dict[str, jax.Array], training: jax.Array, weights: dict[str, float]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """All priors under one sampling and noise, for every image: figures and pictures. Fills in the tuned weights."""
     key = jax.random.key(0)
@@ -207,19 +250,19 @@ def measure_sampling(
     found: dict[str, Any] = {image: {} for image in truths}
     pictures: dict[str, np.ndarray] = {}
     for prior in PRIORS:
-        if reason := refusal(prior, A):
+        if reason := refusal(prior, A, noise):
             for image in truths:
                 found[image][prior] = {"reason": reason}
             continue
         weight = None
         if not is_automatic(prior, A, noise):
             # Pixel patterns share the weights of the first of them.
-            label = f"{prior}, {'pixels' if isinstance(A, PixelSampling) else name}, {noise:g}"
+            label = f"{prior}, {'pixels' if isinstance(A, PixelSampling) else name}, {noise}"
             if label not in weights:
                 weights[label] = tuned(prior, key, A, noise, training)
             weight = weights[label]
         for k, (image, truth) in enumerate(truths.items()):
-            y = measure(key, truth, A, Noise(read_sigma=noise))
+            y = measure(key, truth, A, level(noise))
             if k == 0:
                 jax.block_until_ready(recover(prior, A, y, noise, weight))  # compiles
             begin = time.perf_counter()
@@ -276,8 +319,9 @@ def page(report: dict[str, Any], pictures: dict[str, np.ndarray], output: Path) 
     import matplotlib.pyplot as plt
     from PIL import Image
 
-    image, noise = report["settings"]["images"][-1], report["settings"]["noises"][-1]
-    samplings, priors = report["settings"]["samplings"], report["settings"]["priors"]
+    image, noise = report["settings"]["images"][-1], PAGE
+    samplings = report["settings"]["samplings"]
+    priors = [p for p in report["settings"]["priors"] if p != "poisson + tv"]  # which is for counts
     grey = plt.get_cmap("gray").with_extremes(bad=UNSEEN)
     tile, gap, left, top, dpi = 1.05, 0.04, 1.21, 0.66, 100
     width = left + (len(samplings)) * (tile + gap) + gap
@@ -295,18 +339,18 @@ def page(report: dict[str, Any], pictures: dict[str, np.ndarray], output: Path) 
         axis.imshow(picture.astype(np.float32), cmap=grey, vmin=0, vmax=high, interpolation="nearest", aspect="auto")
 
     figure.text(gap / width, 1 - 0.16 / height, "What a prior makes of a sampling", size=12, weight="bold", va="center")
-    text = f"{image}, {RATIO:.0%} measured, noise {noise:g}, {SIDE} x {SIDE} pixels; PSNR in dB"
+    text = f"{image}, {RATIO:.0%} measured, noise {noise}, {SIDE} x {SIDE} pixels; PSNR in dB"
     figure.text(1 - gap / width, 1 - 0.16 / height, text, size=8.5, ha="right", va="center", color=INK)
     draw(place(0, -1), pictures[f"{image}|truth"])
     figure.text(
         (left - tile / 2 - 3 * gap) / width, 1 - (top - 0.1) / height, "truth", size=8.5, ha="center", weight="bold"
     )
     for column, name in enumerate(samplings):
-        cell = report["runs"][f"{name}, {noise:g}"][image]
+        cell = report["runs"][f"{name}, {noise}"][image]
         scores = {p: e["psnr"] for p, e in cell.items() if "psnr" in e}
         x = (left + column * (tile + gap) + tile / 2) / width
         figure.text(x, 1 - (top - 0.1) / height, name, size=8.5, ha="center", color=INK)
-        draw(place(0, column), pictures[f"{name}, {noise:g}|{image}|scan"], 1)
+        draw(place(0, column), pictures[f"{name}, {noise}|{image}|scan"], 1)
         for row, prior in enumerate(priors, start=1):
             axis = place(row, column)
             if prior not in scores:
@@ -314,7 +358,7 @@ def page(report: dict[str, Any], pictures: dict[str, np.ndarray], output: Path) 
                 axis.text(0.5, 0.5, "not\ntaken", size=8, color="#888888", ha="center", va="center")
                 axis.set(xlim=(0, 1), ylim=(0, 1))
                 continue
-            draw(axis, pictures[f"{name}, {noise:g}|{image}|{prior}"])
+            draw(axis, pictures[f"{name}, {noise}|{image}|{prior}"])
             best = scores[prior] == max(scores.values())
             box = {"boxstyle": "square,pad=0.18", "fc": BEST if best else "#000000b0", "ec": "none"}
             style = {"size": 7.5, "color": "black" if best else "white", "weight": "bold" if best else "normal"}
@@ -349,10 +393,10 @@ def markdown(report: dict[str, Any]) -> str:
     lines = ["# Priors and samplings", "", *(__doc__ or "").split("\n\n    python")[0].split("\n")]
     lines += ["", f"JAX {machine['jax']}, {machine['platform']}, {machine['cpus']} CPUs, load {machine['load']}.", ""]
     for noise in settings["noises"]:
-        lines += [f"## PSNR in dB (SSIM; seconds), mean over {', '.join(settings['images'])}; noise {noise:g}", ""]
+        lines += [f"## PSNR in dB (SSIM; seconds), mean over {', '.join(settings['images'])}; noise {noise}", ""]
         lines += [f"| sampling | {' | '.join(settings['priors'])} |", "|---" * (1 + len(settings["priors"])) + "|"]
-        for name in settings["samplings"]:
-            group = runs.get(f"{name}, {noise:g}", {})
+        for name in cells(noise, settings["samplings"]):
+            group = runs.get(f"{name}, {noise}", {})
             cells = [_cell([entry[p] for entry in group.values()]) for p in settings["priors"]] if group else []
             lines.append(f"| {name} | {' | '.join(cells)} |")
         lines.append("")
@@ -373,13 +417,13 @@ def _cell(entries: list[dict[str, Any]]) -> str:
 def readme(report: dict[str, Any]) -> dict[str, Any]:
     """The table of the README: with noise."""
     settings = report["settings"]
-    noise, rows = settings["noises"][-1], []
+    noise, rows = PAGE, []
     for name in settings["samplings"]:
-        group = report["runs"].get(f"{name}, {noise:g}")
+        group = report["runs"].get(f"{name}, {noise}")
         if group:
             entries = [[run[p] for run in group.values()] for p in settings["priors"]]
             rows.append([name, *("" if "reason" in e[0] else float(np.mean([v["psnr"] for v in e])) for e in entries)])
-    return {"columns": [f"sampling (noise {noise:g})", *settings["priors"]], "rows": rows}
+    return {"columns": [f"sampling (noise {noise})", *settings["priors"]], "rows": rows}
 
 
 def main() -> int:
@@ -405,7 +449,7 @@ def main() -> int:
         training = _cut(tifffile.imread(folder / TRAINING[0]), *TRAINING[1:])
     settings = {
         "images": list(truths),
-        "noises": list(NOISES[1:] if arguments.quick else NOISES),
+        "noises": [PAGE] if arguments.quick else list(NOISES),
         "samplings": list(("random", "fourier", "bicubic x2") if arguments.quick else SAMPLINGS),
         "priors": list(PRIORS),
         "side": SIDE,
@@ -422,9 +466,10 @@ def main() -> int:
     weights = report.get("weights", {}) if pictures else {}
     report = {"settings": settings, "environment": environment, "complete": False, "weights": weights, "runs": runs}
     pictures |= {f"{name}|truth": as_grey(truth) for name, truth in truths.items()}
-    for noise in reversed(settings["noises"]):  # the page first
-        for name in settings["samplings"]:
-            label = f"{name}, {noise:g}"
+    todo = [(noise, name) for noise in settings["noises"] for name in cells(noise, settings["samplings"])]
+    for noise in sorted(settings["noises"], key=lambda n: n != PAGE):  # the page first
+        for name in cells(noise, settings["samplings"]):
+            label = f"{name}, {noise}"
             if label not in runs:
                 runs[label], new = measure_sampling(name, noise, truths, training, weights)
                 pictures |= {f"{label}|{k}": v for k, v in new.items()}
@@ -432,12 +477,12 @@ def main() -> int:
                 print(label, {p: f"{e['psnr']:.2f}" for p, e in first.items() if "psnr" in e}, flush=True)
             report |= {
                 "readme": readme(report),
-                "complete": len(runs) == len(settings["samplings"]) * len(settings["noises"]),
+                "complete": len(runs) == len(todo),
             }
             arguments.output.parent.mkdir(parents=True, exist_ok=True)
             np.savez_compressed(kept, **pictures)
             save_report(report, markdown(report), arguments.output)
-        if noise == settings["noises"][-1]:
+        if noise == PAGE:
             page(report, pictures, arguments.picture or arguments.output.with_suffix(".png"))
     print(markdown(report))
     failed = [e for run in runs.values() for cell in run.values() for e in cell.values() if not _finite(e)]

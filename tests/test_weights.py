@@ -153,6 +153,22 @@ def test_the_pseudo_inverse_is_that_of_the_matrix(kind: str) -> None:
     np.testing.assert_allclose(found.ravel(), wanted, atol=1e-4 * np.abs(wanted).max())
 
 
+def turned(p: Path) -> Path:
+    """The same path from the roughest to the smoothest."""
+    return Path(*(v[::-1] for v in p))
+
+
+@pytest.mark.parametrize("rule", [lambda p: weights.discrepancy(p, 0.4), weights.l_curve])
+def test_rules_take_rising_paths_and_say_nan(rule: Any) -> None:
+    thetas, i = jnp.geomspace(1.0, 0.01, 9), jnp.arange(9.0)
+    nothing = jnp.zeros(9)
+    p = Path(thetas, nothing, nothing, nothing, nothing, nothing, jnp.exp(-0.6 * i), 1 + jnp.exp(i - 5))
+    falling, rising = rule(p), rule(turned(p))
+    assert float(falling.weight) == pytest.approx(float(rising.weight), rel=1e-5)
+    np.testing.assert_allclose(rising.curve, falling.curve[::-1], rtol=1e-5)
+    assert jnp.isnan(rule(p._replace(residuals=p.residuals * jnp.nan)).weight)
+
+
 def test_discrepancy_hits_the_noise() -> None:
     data = scan()
     power = float(SIGMA**2 * jnp.sum(data.A.mask))

@@ -4,10 +4,10 @@
 
 The triangle of base 2 width holds one pixel of path (its integral is 1): a weight is the share of the dwell time of a
 full pixel, and `y = w * x` (`measure` counts with the dose of a full pixel and scales what was recorded, as the
-published spirals were made from full scans). Close to the published spirals of partial-scan STEM, whose paths of one pixel at a pitch of
-20 are smoothed by the kernel (1, 2, 1) / 4 along both axes: along an axis that is this profile with width 2. Sources:
-Sang et al. 2016 ("Dynamic scan control in STEM: spiral scans"); Ede and Beanland 2020 ("Partial scanning transmission
-electron microscopy with deep learning").
+published spirals were made from full scans). Close to the published spirals of partial-scan STEM, whose paths of one
+pixel at a pitch of 20 are smoothed by the kernel (1, 2, 1) / 4 along both axes: along an axis that is this profile with
+width 2. Sources: Sang et al. 2016 ("Dynamic scan control in STEM: spiral scans"); Ede and Beanland 2020 ("Partial
+scanning transmission electron microscopy with deep learning").
 """
 
 import functools

@@ -60,7 +60,7 @@ def _widened(data: LeastSquares) -> Box:
     """Twice the range of the measurements around its middle.
 
     Few mixed measurements hold little of an item: their back-projection is then far too small, and the range no less
-    than four standard deviations that `|y|^2 = |x|^2 trace(A.H A) / n`, as of random rows, gives around the grey level.
+    than five standard deviations that `|y|^2 = |x|^2 trace(A.H A) / n`, as of random rows, gives around the grey level.
     """
     y, A = data.y, data.A
     low, high = measured_range(y, A)
@@ -70,7 +70,7 @@ def _widened(data: LeastSquares) -> Box:
         rest = A.measured(y - A.forward(jnp.full(A.in_shape, middle, y.real.dtype)))
         signs = jax.random.rademacher(jax.random.key(0), A.in_shape, y.real.dtype)
         trace = jnp.sum(jnp.abs(A.forward(signs)) ** 2)
-        reach = 4 * jnp.sqrt(jnp.sum(jnp.abs(rest) ** 2) / jnp.where(trace > 0, trace, 1))
+        reach = 5 * jnp.sqrt(jnp.sum(jnp.abs(rest) ** 2) / jnp.where(trace > 0, trace, 1))
         low, high = jnp.minimum(low, middle - reach), jnp.maximum(high, middle + reach)
     return Box(low, high)
 

@@ -351,7 +351,8 @@ def _check_state(flat: tuple[Problem, _Axes], solver: Solver, state: Any, batche
     settings, kind = jax.tree.flatten(solver)
     expected = _state_of(treedef, problem, kind, tuple(item(v, False) for v in settings))
     given = jax.tree.map(lambda v: item(v, batched), state)
-    if jax.tree.structure(given) != jax.tree.structure(expected) or jax.tree.leaves(given) != jax.tree.leaves(expected):
+    leaves, treedef = jax.tree.flatten(given)
+    if (leaves, treedef) != jax.tree.flatten(expected):
         raise ValueError(
             "the start is the solution of another kind of problem or with other settings of the solver; "
             "pass its image: start=solution.value"

@@ -10,7 +10,7 @@ import scipy.fft
 
 import emjax
 from emjax import LeastSquares, Noise, solve
-from emjax.operators import PixelSampling
+from emjax.operators import Dense, PixelSampling
 from emjax.reconstructors import Spectral, WaveletL1
 
 RNG = np.random.default_rng(4)
@@ -118,3 +118,15 @@ def test_grey_values_may_be_of_any_size(name: str) -> None:
     x = emjax.load(name)(y, A)
     scaled = emjax.load(name)(A.measured(4096 * y + 2e4), A)
     np.testing.assert_allclose((scaled - 2e4) / 4096, x, atol=0.05)
+
+
+@pytest.mark.parametrize(("rows", "least"), [(10, 17), (100, 20)])
+def test_the_box_of_few_mixed_measurements_holds_the_image(rows: int, least: int) -> None:
+    """Random rows of 1 and 10 percent see little of an image, but its energy."""
+    truth = np.clip(0.5 + 0.25 * np.random.default_rng(0).standard_normal((32, 32)), 0, 1).astype(np.float32)
+    tv, held = emjax.load("tv", weight=0.1), 0
+    for seed in range(20):
+        A = Dense(jnp.asarray(np.random.default_rng(seed).standard_normal((rows, 1024)), jnp.float32), (32, 32))
+        (box,) = tv._bounds(LeastSquares(A, A(truth)))
+        held += int(box.low <= truth.min() and truth.max() <= box.high)
+    assert held >= least

@@ -7,10 +7,25 @@ import numpy as np
 import pytest
 from solver_problems import MASK, SHAPE, YS, D, field, tv, wavelet, x64
 
-from emjax import L1, TV, Box, HuberLoss, LeastSquares, Problem, Quadratic, Status, Term, solve
+from emjax import L1, TGV, TV, Box, HuberLoss, LeastSquares, Problem, Quadratic, Status, Term, solve
 from emjax.functionals import NuclearNorm
-from emjax.operators import DCT, Blur, FiniteDifference, Fourier, Identity, Patches, PixelSampling
+from emjax.operators import DCT, Blur, Dense, FiniteDifference, Fourier, Identity, Patches, PixelSampling
 from emjax.solvers import FISTA, PCG, PDHG, choose
+
+
+def tgv(y: Any = None, A: Any = None) -> Problem:
+    A = PixelSampling(MASK) if A is None else A
+    return Problem(LeastSquares(A, A(jnp.zeros(SHAPE, A.in_dtype)) if y is None else y), TGV(0.1))
+
+
+@pytest.mark.parametrize("preconditioned", [False, True])
+def test_an_operator_that_is_zero(preconditioned: bool) -> None:
+    """Nothing was measured: total variation and the box leave any constant image, and the certificate says so."""
+    A = Dense(jnp.zeros((5, 12)), (3, 4))
+    problem = Problem(LeastSquares(A, jnp.arange(5.0)), TV(0.1), Box(0, 1))
+    s = solve(problem, PDHG(preconditioned=preconditioned))
+    assert s.status == Status.CONVERGED and float(s.objective) == pytest.approx(15.0)
+    assert float(jnp.ptp(s.value)) == 0
 
 
 def test_choose() -> None:
@@ -40,6 +55,9 @@ def test_choose() -> None:
         (lambda: solve(tv(), start=np.zeros((3, 3))), ValueError, r"start has shape \(3, 3\)"),
         (lambda: solve(field(), start=solve(tv(), max_steps=1)), ValueError, "cannot be continued by PCG"),
         (lambda: solve(field(YS), start=solve(field(), max_steps=1)), ValueError, "start has shape"),
+        (lambda: solve(tgv(), PDHG(), start=solve(tv(), PDHG(), max_steps=1)), ValueError, "another kind of problem"),
+        (lambda: solve(tgv(YS), PDHG(), start=solve(tv(YS), PDHG(), max_steps=1)), ValueError, "another kind of"),
+        (lambda: tgv(None, Fourier(SHAPE, real=False)), TypeError, "TGV takes real images"),
     ],
 )
 def test_bad_parts_are_refused(call: Any, error: type[Exception], words: str) -> None:
