@@ -68,7 +68,7 @@ SAMPLINGS = (*PATTERNS, "hadamard", "dct", "fourier", "block gaussian", "bicubic
 COUNTED = (*PATTERNS, "blur + random")
 
 
-def cells(noise: float | str, samplings: list[str]) -> list[str]:
+def taken(noise: float | str, samplings: list[str]) -> list[str]:
     """The samplings that are taken with a noise: pixels are counted, coefficients are not."""
     return [name for name in samplings if noise != COUNTS or name in COUNTED]
 
@@ -395,7 +395,7 @@ def markdown(report: dict[str, Any]) -> str:
     for noise in settings["noises"]:
         lines += [f"## PSNR in dB (SSIM; seconds), mean over {', '.join(settings['images'])}; noise {noise}", ""]
         lines += [f"| sampling | {' | '.join(settings['priors'])} |", "|---" * (1 + len(settings["priors"])) + "|"]
-        for name in cells(noise, settings["samplings"]):
+        for name in taken(noise, settings["samplings"]):
             group = runs.get(f"{name}, {noise}", {})
             cells = [_cell([entry[p] for entry in group.values()]) for p in settings["priors"]] if group else []
             lines.append(f"| {name} | {' | '.join(cells)} |")
@@ -418,12 +418,13 @@ def readme(report: dict[str, Any]) -> dict[str, Any]:
     """The table of the README: with noise."""
     settings = report["settings"]
     noise, rows = PAGE, []
+    priors = [p for p in settings["priors"] if p != "poisson + tv"]  # which is for counts
     for name in settings["samplings"]:
         group = report["runs"].get(f"{name}, {noise}")
         if group:
-            entries = [[run[p] for run in group.values()] for p in settings["priors"]]
+            entries = [[run[p] for run in group.values()] for p in priors]
             rows.append([name, *("" if "reason" in e[0] else float(np.mean([v["psnr"] for v in e])) for e in entries)])
-    return {"columns": [f"sampling (noise {noise})", *settings["priors"]], "rows": rows}
+    return {"columns": [f"sampling (noise {noise})", *priors], "rows": rows}
 
 
 def main() -> int:
@@ -466,9 +467,9 @@ def main() -> int:
     weights = report.get("weights", {}) if pictures else {}
     report = {"settings": settings, "environment": environment, "complete": False, "weights": weights, "runs": runs}
     pictures |= {f"{name}|truth": as_grey(truth) for name, truth in truths.items()}
-    todo = [(noise, name) for noise in settings["noises"] for name in cells(noise, settings["samplings"])]
+    todo = [(noise, name) for noise in settings["noises"] for name in taken(noise, settings["samplings"])]
     for noise in sorted(settings["noises"], key=lambda n: n != PAGE):  # the page first
-        for name in cells(noise, settings["samplings"]):
+        for name in taken(noise, settings["samplings"]):
             label = f"{name}, {noise}"
             if label not in runs:
                 runs[label], new = measure_sampling(name, noise, truths, training, weights)
