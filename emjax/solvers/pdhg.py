@@ -149,6 +149,16 @@ class PDHG:
         """The iterate after one more plain step: feasible, and no farther from the optimum."""
         return plan.problem.image(restored(plan, self._update(plan, state)[0]))
 
+    def point(self, state: State) -> tuple[Array, tuple[Array, ...]]:
+        return state.x, state.duals
+
+    def plain(self, plan: Plan, point: tuple[Array, tuple[Array, ...]], state: State) -> tuple[Array, tuple[Array, ...]]:
+        x, duals = point
+        return self._update(held(plan), lax.stop_gradient(state)._replace(x=x, duals=duals))
+
+    def answer(self, plan: Plan, point: tuple[Array, tuple[Array, ...]]) -> Array:
+        return plan.problem.image(point[0])
+
     def certificate(self, plan: Plan, state: State) -> tuple[Certificate, Array, State]:
         certificate = self._certify(plan, state.x, state.duals)
         if self.restarts:
@@ -271,6 +281,12 @@ def _least_tau(plan: Plan, x: Array, objective: Array) -> Array:
     error = 3 * math.sqrt(jnp.finfo(x.dtype).eps) * jnp.max(jnp.abs(x)) * jnp.sum(free)
     least = error / jnp.where(objective > 0, objective, jnp.inf)
     return jnp.where(jnp.isfinite(least), least, 0)
+
+
+def held(plan: Plan) -> Plan:
+    """The plan without what moves no optimum: derivatives of step sizes, and a box that is there for the certificate."""
+    norms, scale, sums = lax.stop_gradient((plan.norms, plan.scale, plan.sums))
+    return plan._replace(box=plan.problem.box, norms=norms, scale=scale, sums=sums)
 
 
 def restored(plan: Plan, x: Array) -> Array:
