@@ -24,6 +24,7 @@ from emjax.solvers.loop import Carry, History, Solver, Status
 from emjax.solvers.pcg import PCG
 from emjax.solvers.pdhg import PDHG
 from emjax.solvers.problem import Problem
+from emjax.solvers.sharding import placement, split
 from emjax.solvers.transforms import by_backend, undifferentiable
 
 
@@ -98,6 +99,16 @@ def solve(
     history: how many certificates to keep (0: none). gradient: how to differentiate; without it a derivative raises.
     progress: called on the host as `progress(steps, worst gap)` between compiled chunks; not under `jit`.
 
+    With `gradient=Implicit()`, or `OneStep()`, the solve is the same, and `value` has a derivative by the arrays of the
+    problem: measurements, weights, masks, kernels, matrices. `jvp`, `vjp`, `jit`, `vmap` and `scan` work, and the memory
+    does not grow with the steps. `Unrolled(steps)` runs so many steps, without a tolerance, and differentiates all of
+    them. Nothing else of a solution has a derivative, nor have `start`, `gap` and the solver's settings one with
+    `Implicit` and `OneStep`: it is zero.
+
+    A batch whose leading axis is split over devices (`jax.device_put(y, NamedSharding(mesh, PartitionSpec("items")))`)
+    is solved where its items are, and so are the results. Inside of `jit` this needs a mesh of explicit axes, the default
+    of `jax.make_mesh`, or a `jax.shard_map(..., check_vma=False)` around the solve.
+
     Raises ValueError or TypeError for parts that do not fit. Bad values (NaN) end in a status, item by item.
     """
     if not isinstance(problem, Problem):
@@ -135,7 +146,7 @@ def solve(
             raise TypeError("progress is called on the host, between compiled parts: leave it out under jit")
         carry = _chunks(*args[:-1], int(limit), history, size, progress)
     if isinstance(gradient, Implicit | OneStep):
-        carry = carry._replace(value=_attached(gradient, flat, solver, carry.state, carry.value, batched=bool(batch)))
+        carry = carry._replace(value=_differentiable(gradient, flat, solver, carry, batched=bool(batch)))
 
     def shape(v: Array) -> Array:
         return v.reshape(*batch, *v.shape[1:]) if batch else v
@@ -205,11 +216,19 @@ def _batch(
 ) -> Any:
     """The same for all `size` items (None: no batch), small ones spread over the cores of a CPU."""
     args = (flat, solver, start, tolerance, limit)
+    if size is not None and (place := placement(flat)) is not None:
+        return split(_local, *place, flat, (solver, tolerance, limit), start, rows=rows)
     if size is not None:
         pixels = max(math.prod(flat[0].in_shape), flat[0].data.y.size // max(size, 1))
         if (workers := threads(args, size, pixels)) > 1:
             return spread(_compiled, args, size, workers, rows=rows, batched=True)
     return _compiled(*args, rows=rows, batched=size is not None)
+
+
+def _local(flat: Any, shared: Any, start: Any, rows: int | None) -> Any:
+    """The items of one device."""
+    solver, tolerance, limit = shared
+    return _compiled(flat, solver, start, tolerance, limit, rows=rows, batched=True)
 
 
 def _chunks(
@@ -258,6 +277,17 @@ def _unrolled(flat: Any, solver: Solver, start: Any, *, steps: int, batched: boo
     if not batched:
         return one(problem, solver, start)
     return jax.vmap(one, in_axes=(axes.value, None, 0))(problem, solver, start)
+
+
+def _differentiable(way: Any, flat: Any, solver: Solver, carry: Carry, *, batched: bool) -> Array:
+    """The value with its derivative by the problem, each device differentiating its own items."""
+    if batched and (place := placement(flat)) is not None:
+        return split(_local_derivative, *place, flat, (way, solver), (carry.state, carry.value))
+    return _attached(way, flat, solver, carry.state, carry.value, batched=batched)
+
+
+def _local_derivative(flat: Any, shared: Any, items: Any) -> Array:
+    return _attached(shared[0], flat, shared[1], *items, batched=True)
 
 
 @functools.partial(jax.jit, static_argnames="batched")
