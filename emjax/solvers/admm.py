@@ -200,7 +200,7 @@ class ADMM:
         return pdhg.restored(plan.base, x)
 
     def inexact(self, problem: Problem) -> str | None:
-        """Why a step has no derivative: a few conjugate gradient steps have none where their right-hand side is zero."""
+        """Why a step has no derivative: conjugate gradients have none where their right-hand side is zero."""
         if exact_basis(problem) is not None:
             return None
         return (

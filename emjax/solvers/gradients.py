@@ -6,12 +6,12 @@ A solver's plain step `T`, without relaxation or momentum, leaves its optimum `s
     s = T(s, p),      ds = J ds + b,      J = dT/ds,   b = (dT/dp) dp
 
 `Implicit` solves this linear equation, and its transpose in reverse, by the iteration that found `s`: over-relaxed as
-the solver is, `v' = v + rho (b + J v - v)`, with momentum and restarts for FISTA, by conjugate gradients for PCG. `J` is
-not symmetric, and `I - J` is singular where duals are not unique; the iteration converges all the same, because `T`
-contracts nothing but what is determined, and it keeps a few vectors however long the solve was. What `T` does not depend
-on at `s` is held: step sizes, penalties, and the range of the measurements that a certificate needs.
-Sources: Bolte, Le, Pauwels, Silveti-Falls 2021 (implicit derivatives of nonsmooth problems), Bolte, Pauwels, Vaiter 2023
-(one-step), Griewank 1992 (checkpoints).
+the solver is, `v' = v + rho (b + J v - v)`, with momentum and restarts for FISTA, by conjugate gradients for PCG. `J`
+is not symmetric, and `I - J` is singular where duals are not unique; the iteration converges all the same where `x` is
+unique, because `T` is an averaged map, and it keeps a few vectors however long the solve was. What the fixed point does
+not depend on is held: step sizes, penalties, and the range of the measurements that a certificate needs.
+Sources: Bolte, Le, Pauwels, Silveti-Falls 2021 (implicit derivatives of nonsmooth problems), Bolte, Pauwels, Vaiter
+2023 (one-step), Griewank 1992 (checkpoints).
 """
 
 import functools
@@ -96,9 +96,9 @@ class OneStep:
 
     def point(self, problem: Problem, solver: "FixedPoint", state: Any) -> Any:
         plan, point = solver.prepare(problem), lax.stop_gradient(solver.point(state))
-        for _ in range(self.steps):
-            point = solver.plain(plan, point, state)
-        return point
+        if self.steps == 1:
+            return solver.plain(plan, point, state)
+        return lax.scan(lambda p, _: (solver.plain(plan, p, state), None), point, None, length=self.steps)[0]
 
 
 class FixedPoint(Solver, Protocol):
@@ -143,13 +143,11 @@ def _(primals: Any, tangents: Any) -> tuple[Array, Array]:
 
 def _real(point: Any) -> tuple[Array, Callable[[Array], Any]]:
     """A point as one real vector, and the way back: a step may be linear in real and imaginary parts only."""
-    parts = jax.tree.map(lambda v: (v.real, v.imag) if jnp.iscomplexobj(v) else (v,), point)
-    flat, unravel = ravel_pytree(parts)
-    treedef = jax.tree.structure(point)
+    leaves, treedef = jax.tree.flatten(point)
+    flat, unravel = ravel_pytree([(v.real, v.imag) if jnp.iscomplexobj(v) else (v,) for v in leaves])
 
     def back(flat: Array) -> Any:
-        pairs = treedef.flatten_up_to(unravel(flat))
-        return jax.tree.unflatten(treedef, [p[0] if len(p) == 1 else lax.complex(*p) for p in pairs])
+        return jax.tree.unflatten(treedef, [p[0] if len(p) == 1 else lax.complex(*p) for p in unravel(flat)])
 
     return flat, back
 

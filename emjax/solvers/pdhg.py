@@ -25,6 +25,8 @@ from emjax.solvers.certificate import Certificate, diagonal_bounds, from_dual, f
 from emjax.solvers.loop import balancing
 from emjax.solvers.problem import Problem, Term, total
 
+Point = tuple[Array, tuple[Array, ...]]  # x and the duals
+
 
 class Plan(NamedTuple):
     problem: Problem
@@ -149,14 +151,16 @@ class PDHG:
         """The iterate after one more plain step: feasible, and no farther from the optimum."""
         return plan.problem.image(restored(plan, self._update(plan, state)[0]))
 
-    def point(self, state: State) -> tuple[Array, tuple[Array, ...]]:
+    def point(self, state: State) -> Point:
         return state.x, state.duals
 
-    def plain(self, plan: Plan, point: tuple[Array, tuple[Array, ...]], state: State) -> tuple[Array, tuple[Array, ...]]:
+    def plain(
+        self, plan: Plan, point: tuple[Array, tuple[Array, ...]], state: State
+    ) -> tuple[Array, tuple[Array, ...]]:
         x, duals = point
         return self._update(held(plan), lax.stop_gradient(state)._replace(x=x, duals=duals))
 
-    def answer(self, plan: Plan, point: tuple[Array, tuple[Array, ...]]) -> Array:
+    def answer(self, plan: Plan, point: Point) -> Array:
         return plan.problem.image(point[0])
 
     def certificate(self, plan: Plan, state: State) -> tuple[Certificate, Array, State]:
@@ -284,7 +288,7 @@ def _least_tau(plan: Plan, x: Array, objective: Array) -> Array:
 
 
 def held(plan: Plan) -> Plan:
-    """The plan without what moves no optimum: derivatives of step sizes, and a box that is there for the certificate."""
+    """The plan without what moves no optimum: derivatives of step sizes, and a box that only certifies."""
     norms, scale, sums = lax.stop_gradient((plan.norms, plan.scale, plan.sums))
     return plan._replace(box=plan.problem.box, norms=norms, scale=scale, sums=sums)
 

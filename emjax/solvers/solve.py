@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from emjax._pytree import assign, batch_axes, pytree_dataclass, static
+from emjax._pytree import batch_axes, pytree_dataclass, static
 from emjax.functionals import PoissonLikelihood
 from emjax.solvers import loop
 from emjax.solvers.admm import ADMM, exact_basis
@@ -100,14 +100,14 @@ def solve(
     progress: called on the host as `progress(steps, worst gap)` between compiled chunks; not under `jit`.
 
     With `gradient=Implicit()`, or `OneStep()`, the solve is the same, and `value` has a derivative by the arrays of the
-    problem: measurements, weights, masks, kernels, matrices. `jvp`, `vjp`, `jit`, `vmap` and `scan` work, and the memory
-    does not grow with the steps. `Unrolled(steps)` runs so many steps, without a tolerance, and differentiates all of
-    them. Nothing else of a solution has a derivative, nor have `start`, `gap` and the solver's settings one with
+    problem: measurements, weights, masks, kernels, matrices. `jvp`, `vjp`, `jit`, `vmap` and `scan` work, and the
+    memory does not grow with the steps. `Unrolled(steps)` runs so many steps, without a tolerance, and differentiates
+    all of them. Nothing else of a solution has a derivative, nor have `start`, `gap` and the solver's settings one with
     `Implicit` and `OneStep`: it is zero.
 
     A batch whose leading axis is split over devices (`jax.device_put(y, NamedSharding(mesh, PartitionSpec("items")))`)
-    is solved where its items are, and so are the results. Inside of `jit` this needs a mesh of explicit axes, the default
-    of `jax.make_mesh`, or a `jax.shard_map(..., check_vma=False)` around the solve.
+    is solved where its items are, and its results lie there. Inside of `jit` this needs a mesh of explicit axes, the
+    default of `jax.make_mesh`, or a `jax.shard_map(..., check_vma=False)` around the solve.
 
     Raises ValueError or TypeError for parts that do not fit. Bad values (NaN) end in a status, item by item.
     """
@@ -117,7 +117,9 @@ def solve(
     if not hasattr(solver, "prepare"):
         raise TypeError(f"solver is one of emjax.solvers, such as PDHG(), got {solver!r}")
     if gradient is not None and not isinstance(gradient, Implicit | OneStep | Unrolled):
-        raise TypeError(f"gradient says how to differentiate, as in Implicit() or Unrolled(steps=200); got {gradient!r}")
+        raise TypeError(
+            f"gradient says how to differentiate, as in Implicit() or Unrolled(steps=200); got {gradient!r}"
+        )
     if not isinstance(max_steps, jax.core.Tracer):
         max_steps = count("max_steps", max_steps)
     history = count("history counts certificates", history)
