@@ -141,7 +141,7 @@ def test_more_of_the_last_steps_come_nearer() -> None:
 
 
 def test_batches_differentiate_item_by_item() -> None:
-    """A batch, a `vmap` and a `scan` of solves, in float32, beside an item that is NaN; only `value` has a derivative."""
+    """A batch, a `vmap` and a `scan`, in float32, beside an item that is NaN; only `value` has a derivative."""
     weight = np.array([0.1, 0.2, 0.1], "f4")[:, None, None]
 
     def value(y: jax.Array, weight: jax.Array) -> jax.Array:
