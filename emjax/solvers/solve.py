@@ -136,17 +136,17 @@ def solve(
     state, x0 = _flatten_start(problem, start, batch, type(solver).__name__)
     dtype = jnp.real(problem.data.y).dtype
     tolerance, limit = jnp.asarray(gap, dtype), jnp.asarray(max_steps, jnp.int32)
-    args: tuple[Any, ...] = (flat, solver, (state, x0), tolerance, limit)
+    args: tuple[Any, Solver, Any, Array] = (flat, solver, (state, x0), tolerance)
     if isinstance(gradient, Implicit | OneStep):
         args = lax.stop_gradient(args)
     if isinstance(gradient, Unrolled):
         carry = _unrolled(flat, solver, (state, x0), steps=gradient.steps, batched=bool(batch))
     elif progress is None:
-        carry = _batch(*args, rows=history, size=size)
+        carry = _batch(*args, limit, rows=history, size=size)
     else:
         if isinstance(limit, jax.core.Tracer):
             raise TypeError("progress is called on the host, between compiled parts: leave it out under jit")
-        carry = _chunks(*args[:4], limit=int(limit), rows=history, size=size, progress=progress)
+        carry = _chunks(*args, int(limit), history, size, progress)
     if isinstance(gradient, Implicit | OneStep):
         carry = carry._replace(value=_differentiable(gradient, flat, solver, carry, batched=bool(batch)))
 

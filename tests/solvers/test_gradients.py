@@ -73,7 +73,7 @@ CASES: dict[str, tuple[Any, Solver, tuple[np.ndarray, ...]]] = {
     "tv, CondatVu": (tv, CondatVu(), IMAGE),
 }
 slow = functools.partial(pytest.param, marks=pytest.mark.slow)
-SLOW = ("l2-ball, tv", "l1, wavelets", "tgv", "tv, blur", "tv, CondatVu")
+SLOW = ("tv, ADMM", "spectral", "l2-ball, tv", "l1, wavelets", "tgv", "tv, blur", "tv, CondatVu")
 cases = pytest.mark.parametrize(
     ("make", "solver", "at"),
     [pytest.param(*v, id=k, marks=pytest.mark.slow if k in SLOW else ()) for k, v in CASES.items()],
