@@ -162,7 +162,9 @@ class Ball(Functional):
 
     def prox(self, z: Array, step: Any = None) -> Array:
         r = z - self.centre
-        size = jnp.sqrt(jnp.sum(jnp.real(r * jnp.conj(r)), self._axes(r), keepdims=True))
+        square = jnp.sum(jnp.real(r * jnp.conj(r)), self._axes(r), keepdims=True)
+        # The double where keeps the derivative of the norm finite at the centre.
+        size = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
         radius = self._radius(z)
         return self.centre + r * jnp.where(size > radius, radius / jnp.where(size > 0, size, 1), 1)
 

@@ -3,11 +3,12 @@
 from emjax.solvers.admm import ADMM
 from emjax.solvers.condat_vu import CondatVu
 from emjax.solvers.fista import FISTA
+from emjax.solvers.gradients import Implicit, OneStep, Unrolled
 from emjax.solvers.loop import History, Solver, Status
 from emjax.solvers.pcg import PCG
 from emjax.solvers.pdhg import PDHG
 from emjax.solvers.problem import TGV, TV, Problem, Term
-from emjax.solvers.solve import Solution, Unrolled, choose, solve
+from emjax.solvers.solve import Solution, choose, solve
 
 __all__ = [
     "ADMM",
@@ -18,6 +19,8 @@ __all__ = [
     "TV",
     "CondatVu",
     "History",
+    "Implicit",
+    "OneStep",
     "Problem",
     "Solution",
     "Solver",

@@ -13,6 +13,7 @@ transform does diagonalise. `p_i'` is a subgradient of `g_i` at `z_i'`, so it is
 Sources: Eckstein and Bertsekas 1992; Boyd et al. 2011; several penalties, balanced: Wohlberg 2017.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -197,6 +198,35 @@ class ADMM:
         x = state.images[0] if plan.data == "pixels" else state.x
         x = x if plan.base.box is None else plan.base.box.prox(x)
         return pdhg.restored(plan.base, x)
+
+    def inexact(self, problem: Problem) -> str | None:
+        """Why a step has no derivative: conjugate gradients have none where their right-hand side is zero."""
+        if exact_basis(problem) is not None:
+            return None
+        return (
+            "ADMM differentiates where one transform solves for x exactly, which none does for this problem; "
+            "use PDHG or CondatVu, or gradient=Unrolled(steps)"
+        )
+
+    def point(self, state: State) -> tuple[Array, tuple[Array, ...], tuple[Array, ...]]:
+        return state.x, state.images, state.duals
+
+    def plain(self, plan: Plan, point: Any, state: State) -> Any:
+        spectra, start = lax.stop_gradient((plan.spectra, plan.start))
+        blocks = list(plan.blocks)
+        if blocks and isinstance(blocks[0].functional, Pixels) and plan.base.box is not None:
+            # The box of a certificate moves no optimum.
+            pixels = dataclasses.replace(blocks[0].functional, box=plan.problem.box)
+            blocks[0] = dataclasses.replace(blocks[0], functional=pixels)
+        plan = dataclasses.replace(plan, blocks=tuple(blocks), spectra=spectra, start=start)
+        x, images, duals = point
+        state = lax.stop_gradient(state)._replace(
+            x=x, images=images, duals=duals, seen=tuple(t.K.forward(x) for t in blocks)
+        )
+        return self.point(dataclasses.replace(self, relaxation=1.0).step(plan, state))
+
+    def answer(self, plan: Plan, point: Any) -> Array:
+        return point[1][0] if plan.data == "pixels" else point[0]
 
     def certificate(self, plan: Plan, state: State) -> tuple[Certificate, Array, State]:
         x = self.value(plan, state)

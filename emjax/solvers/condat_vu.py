@@ -22,6 +22,7 @@ from emjax.operators import Identity
 from emjax.solvers import pdhg
 from emjax.solvers.certificate import Certificate, from_dual, from_primal, norm, primal_dual
 from emjax.solvers.loop import balancing
+from emjax.solvers.pdhg import Point
 from emjax.solvers.problem import Problem, Term, total
 
 
@@ -132,6 +133,20 @@ class CondatVu:
         x = state.x + rho * (x - state.x)
         duals = tuple(p + rho * (q - p) for p, q in zip(state.duals, duals, strict=True))
         return state._replace(x=x, direct=direct, duals=duals)
+
+    def point(self, state: State) -> Point:
+        return state.x, state.duals
+
+    def plain(
+        self, plan: Plan, point: tuple[Array, tuple[Array, ...]], state: State
+    ) -> tuple[Array, tuple[Array, ...]]:
+        lipschitz, norms = lax.stop_gradient((plan.lipschitz, plan.norms))
+        plan = plan._replace(base=pdhg.held(plan.base), lipschitz=lipschitz, norms=norms)
+        x, _, duals = self._update(plan, lax.stop_gradient(state)._replace(x=point[0], duals=point[1]))
+        return x, duals
+
+    def answer(self, plan: Plan, point: Point) -> Array:
+        return point[0]
 
     def value(self, plan: Plan, state: State) -> Array:
         """The iterate after one more plain step: feasible, and no farther from the optimum."""

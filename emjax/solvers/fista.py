@@ -9,7 +9,7 @@ for least squares plus one term `g(W x)` with `W` orthonormal (or the identity),
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from emjax._pytree import pytree_dataclass, static
 from emjax.functionals import LeastSquares
@@ -82,6 +82,16 @@ class FISTA:
             uphill = jnp.sum(jnp.real(jnp.conj(state.z - x) * (x - state.x))) > 0
             t, momentum = jnp.where(uphill, 1, t), jnp.where(uphill, 0, momentum)
         return State(x, x + momentum * (x - state.x), t)
+
+    def point(self, state: State) -> Array:
+        return state.x
+
+    def plain(self, plan: Plan, point: Array, state: State) -> Array:
+        plan = plan._replace(step=lax.stop_gradient(plan.step))
+        return self._prox(plan, point - plan.step * plan.problem.least_squares.gradient(point))
+
+    def answer(self, plan: Plan, point: Array) -> Array:
+        return point
 
     def certificate(self, plan: Plan, state: State) -> tuple[Certificate, Array, State]:
         return from_primal(plan.problem, state.x), state.x, state

@@ -98,6 +98,19 @@ class PCG:
         beta = jnp.where(alive, rz / jnp.where(alive, state.rz, 1), 0)
         return State(state.c + alpha * state.direction, residual, z + beta * state.direction, rz)
 
+    def point(self, state: State) -> Array:
+        return state.c
+
+    def plain(self, plan: Plan, point: Array, state: State) -> Array:
+        """Adds the residual: one minus its derivative is the symmetric system."""
+        return point + plan.rhs - self._apply(plan, point)
+
+    def precondition(self, plan: Plan, residual: Array) -> Array:
+        return plan.inverse * residual
+
+    def answer(self, plan: Plan, point: Array) -> Array:
+        return plan.mean + plan.C.adjoint(point)
+
     def certificate(self, plan: Plan, state: State) -> tuple[Certificate, Array, State]:
         x = self.value(plan, state)
         return from_primal(plan.problem, x), x, state

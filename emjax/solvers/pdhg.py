@@ -25,6 +25,8 @@ from emjax.solvers.certificate import Certificate, diagonal_bounds, from_dual, f
 from emjax.solvers.loop import balancing
 from emjax.solvers.problem import Problem, Term, total
 
+Point = tuple[Array, tuple[Array, ...]]  # x and the duals
+
 
 class Plan(NamedTuple):
     problem: Problem
@@ -151,6 +153,18 @@ class PDHG:
         """The iterate after one more plain step: feasible, and no farther from the optimum."""
         return plan.problem.image(restored(plan, self._update(plan, state)[0]))
 
+    def point(self, state: State) -> Point:
+        return state.x, state.duals
+
+    def plain(
+        self, plan: Plan, point: tuple[Array, tuple[Array, ...]], state: State
+    ) -> tuple[Array, tuple[Array, ...]]:
+        x, duals = point
+        return self._update(held(plan), lax.stop_gradient(state)._replace(x=x, duals=duals))
+
+    def answer(self, plan: Plan, point: Point) -> Array:
+        return plan.problem.image(point[0])
+
     def certificate(self, plan: Plan, state: State) -> tuple[Certificate, Array, State]:
         certificate = self._certify(plan, state.x, state.duals)
         if self.restarts:
@@ -273,6 +287,12 @@ def _least_tau(plan: Plan, x: Array, objective: Array) -> Array:
     error = 3 * math.sqrt(jnp.finfo(x.dtype).eps) * jnp.max(jnp.abs(x)) * jnp.sum(free)
     least = error / jnp.where(objective > 0, objective, jnp.inf)
     return jnp.where(jnp.isfinite(least), least, 0)
+
+
+def held(plan: Plan) -> Plan:
+    """The plan without what moves no optimum: derivatives of step sizes, and a box that only certifies."""
+    norms, scale, sums = lax.stop_gradient((plan.norms, plan.scale, plan.sums))
+    return plan._replace(box=plan.problem.box, norms=norms, scale=scale, sums=sums)
 
 
 def restored(plan: Plan, x: Array) -> Array:

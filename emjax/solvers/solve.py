@@ -5,7 +5,6 @@ Every item of a batch stops on its own, and none changes another's result (see `
 
 import functools
 import math
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -14,38 +13,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from emjax._pytree import assign, batch_axes, pytree_dataclass, static
+from emjax._pytree import batch_axes, pytree_dataclass, static
 from emjax.functionals import PoissonLikelihood
 from emjax.solvers import loop
 from emjax.solvers.admm import ADMM, exact_basis
 from emjax.solvers.cores import spread, threads
 from emjax.solvers.fista import FISTA
+from emjax.solvers.gradients import Implicit, OneStep, Unrolled, attached, count, no_derivative
 from emjax.solvers.loop import Carry, History, Solver, Status
 from emjax.solvers.pcg import PCG
 from emjax.solvers.pdhg import PDHG
 from emjax.solvers.problem import Problem
+from emjax.solvers.sharding import placement, split
 from emjax.solvers.transforms import by_backend, undifferentiable
-
-
-def _count(what: str, value: Any, least: int = 0) -> int:
-    """A whole number, or an error that says so."""
-    try:
-        count = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{what}: a whole number of {least} or more, got {value!r}") from None
-    if isinstance(value, bool) or not least <= count < 2**31:
-        raise ValueError(f"{what}: a whole number from {least} to 2^31 - 1, got {value!r}")
-    return count
-
-
-@pytree_dataclass
-class Unrolled:
-    """Differentiate by running exactly `steps` steps and going back through them, with checkpoints."""
-
-    steps: int = static()
-
-    def __post_init__(self) -> None:
-        assign(self, steps=_count("Unrolled takes a number of steps", self.steps))
 
 
 @pytree_dataclass
@@ -109,7 +89,7 @@ def solve(
     max_steps: Any = 2000,
     start: "Solution | Array | None" = None,
     history: int = 0,
-    gradient: Unrolled | None = None,
+    gradient: Implicit | OneStep | Unrolled | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> Solution:
     """Minimise a problem, or a batch of them.
@@ -119,6 +99,16 @@ def solve(
     history: how many certificates to keep (0: none). gradient: how to differentiate; without it a derivative raises.
     progress: called on the host as `progress(steps, worst gap)` between compiled chunks; not under `jit`.
 
+    With `gradient=Implicit()`, or `OneStep()`, the solve is the same, and `value` has a derivative by the arrays of the
+    problem: measurements, weights, masks, kernels, matrices. `jvp`, `vjp`, `jit`, `vmap` and `scan` work, and the
+    memory does not grow with the steps. `Unrolled(steps)` runs so many steps, without a tolerance, and differentiates
+    all of them. Nothing else of a solution has a derivative, nor have `start`, `gap` and the solver's settings one with
+    `Implicit` and `OneStep`: it is zero.
+
+    A batch whose leading axis is split over devices (`jax.device_put(y, NamedSharding(mesh, PartitionSpec("items")))`)
+    is solved where its items are, and its results lie there. Inside of `jit` this needs a mesh of explicit axes, the
+    default of `jax.make_mesh`, or a `jax.shard_map(..., check_vma=False)` around the solve.
+
     Raises ValueError or TypeError for parts that do not fit. Bad values (NaN) end in a status, item by item.
     """
     if not isinstance(problem, Problem):
@@ -126,16 +116,20 @@ def solve(
     solver = choose(problem) if solver is None else solver
     if not hasattr(solver, "prepare"):
         raise TypeError(f"solver is one of emjax.solvers, such as PDHG(), got {solver!r}")
-    if gradient is not None and not isinstance(gradient, Unrolled):
-        raise TypeError(f"gradient says how to differentiate, as in Unrolled(steps=200); got {gradient!r}")
+    if gradient is not None and not isinstance(gradient, Implicit | OneStep | Unrolled):
+        raise TypeError(
+            f"gradient says how to differentiate, as in Implicit() or Unrolled(steps=200); got {gradient!r}"
+        )
     if not isinstance(max_steps, jax.core.Tracer):
-        max_steps = _count("max_steps", max_steps)
-    history = _count("history counts certificates", history)
+        max_steps = count("max_steps", max_steps)
+    history = count("history counts certificates", history)
     if jnp.ndim(gap) != 0:
         raise ValueError(f"gap is one number for all items, got shape {jnp.shape(gap)}")
     if not isinstance(gap, jax.core.Tracer) and not float(gap) >= 0:
         raise ValueError(f"gap is the relative duality gap to reach, 0 or more, got {gap}")
     if (reason := solver.supports(problem)) is not None:
+        raise ValueError(reason)
+    if isinstance(gradient, Implicit | OneStep) and (reason := no_derivative(solver, problem)) is not None:
         raise ValueError(reason)
     batch, flat = _flatten(problem)
     size = math.prod(batch) if batch else None
@@ -144,14 +138,19 @@ def solve(
         _check_state(flat, solver, state, bool(batch))
     dtype = jnp.real(problem.data.y).dtype
     tolerance, limit = jnp.asarray(gap, dtype), jnp.asarray(max_steps, jnp.int32)
-    if gradient is not None:
+    args: tuple[Any, Solver, Any, Array] = (flat, solver, (state, x0), tolerance)
+    if isinstance(gradient, Implicit | OneStep):
+        args = lax.stop_gradient(args)
+    if isinstance(gradient, Unrolled):
         carry = _unrolled(flat, solver, (state, x0), steps=gradient.steps, batched=bool(batch))
     elif progress is None:
-        carry = _batch(flat, solver, (state, x0), tolerance, limit, rows=history, size=size)
+        carry = _batch(*args, limit, rows=history, size=size)
     else:
         if isinstance(limit, jax.core.Tracer):
             raise TypeError("progress is called on the host, between compiled parts: leave it out under jit")
-        carry = _chunks(flat, solver, (state, x0), tolerance, int(limit), history, size, progress)
+        carry = _chunks(*args, int(limit), history, size, progress)
+    if isinstance(gradient, Implicit | OneStep):
+        carry = carry._replace(value=_differentiable(gradient, flat, solver, carry, batched=bool(batch)))
 
     def shape(v: Array) -> Array:
         return v.reshape(*batch, *v.shape[1:]) if batch else v
@@ -221,11 +220,19 @@ def _batch(
 ) -> Any:
     """The same for all `size` items (None: no batch), small ones spread over the cores of a CPU."""
     args = (flat, solver, start, tolerance, limit)
+    if size is not None and (place := placement(flat)) is not None:
+        return split(_local, *place, flat, (solver, tolerance, limit), start, rows=rows)
     if size is not None:
         pixels = max(math.prod(flat[0].in_shape), flat[0].data.y.size // max(size, 1))
         if (workers := threads(args, size, pixels)) > 1:
             return spread(_compiled, args, size, workers, rows=rows, batched=True)
     return _compiled(*args, rows=rows, batched=size is not None)
+
+
+def _local(flat: Any, shared: Any, start: Any, rows: int | None) -> Any:
+    """The items of one device."""
+    solver, tolerance, limit = shared
+    return _compiled(flat, solver, start, tolerance, limit, rows=rows, batched=True)
 
 
 def _chunks(
@@ -274,6 +281,25 @@ def _unrolled(flat: Any, solver: Solver, start: Any, *, steps: int, batched: boo
     if not batched:
         return one(problem, solver, start)
     return jax.vmap(one, in_axes=(axes.value, None, 0))(problem, solver, start)
+
+
+def _differentiable(way: Any, flat: Any, solver: Solver, carry: Carry, *, batched: bool) -> Array:
+    """The value with its derivative by the problem, each device differentiating its own items."""
+    if batched and (place := placement(flat)) is not None:
+        return split(_local_derivative, *place, flat, (way, solver), (carry.state, carry.value))
+    return _attached(way, flat, solver, carry.state, carry.value, batched=batched)
+
+
+def _local_derivative(flat: Any, shared: Any, items: Any) -> Array:
+    return _attached(shared[0], flat, shared[1], *items, batched=True)
+
+
+@functools.partial(jax.jit, static_argnames="batched")
+def _attached(way: Any, flat: Any, solver: Solver, state: Any, value: Array, *, batched: bool) -> Array:
+    problem, axes = flat
+    if not batched:
+        return attached(way, problem, solver, state, value)
+    return jax.vmap(attached, in_axes=(None, axes.value, None, 0, 0))(way, problem, solver, state, value)
 
 
 # Batches.

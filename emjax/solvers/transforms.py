@@ -57,8 +57,9 @@ def undifferentiable(fn: Callable[..., Any]) -> Callable[..., Any]:
     def rule(primals: Any, tangents: Any) -> Any:
         raise ValueError(
             "this solve stops when its gap is small and has no derivative as it stands; say how to differentiate it: "
-            "solve(..., gradient=emjax.solvers.Unrolled(steps=200)), or cut the derivative where it comes in: "
-            "jax.lax.stop_gradient(y)"
+            "solve(..., gradient=emjax.solvers.Implicit()) for the derivative of the optimum, or "
+            "gradient=emjax.solvers.Unrolled(steps=200) for that of so many steps; or cut the derivative where it "
+            "comes in: jax.lax.stop_gradient(y)"
         )
 
     return wrapped

@@ -183,7 +183,7 @@ def test_float32_stays_float32_under_x64(make: Any, solver: Solver) -> None:
 
 
 def test_a_derivative_without_a_way_is_refused_with_advice() -> None:
-    with pytest.raises(ValueError, match=r"gradient=emjax\.solvers\.Unrolled"):
+    with pytest.raises(ValueError, match=r"gradient=emjax\.solvers\.Implicit\(\)"):
         jax.grad(lambda y: solve(tv(y), max_steps=20).value.sum())(YS[0])
     stopped = jax.grad(lambda y: solve(tv(lax.stop_gradient(y)), max_steps=20).value.sum() + y.sum())(YS[0])
     assert bool((stopped == 1).all())
