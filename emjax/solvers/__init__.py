@@ -6,18 +6,24 @@ from emjax.solvers.fista import FISTA
 from emjax.solvers.loop import History, Solver, Status
 from emjax.solvers.pcg import PCG
 from emjax.solvers.pdhg import PDHG
+from emjax.solvers.plug_and_play import HQS, PnPADMM, PnPPGD
 from emjax.solvers.problem import TGV, TV, Problem, Term
+from emjax.solvers.red import RED
 from emjax.solvers.solve import Solution, Unrolled, choose, solve
 
 __all__ = [
     "ADMM",
     "FISTA",
+    "HQS",
     "PCG",
     "PDHG",
+    "RED",
     "TGV",
     "TV",
     "CondatVu",
     "History",
+    "PnPADMM",
+    "PnPPGD",
     "Problem",
     "Solution",
     "Solver",

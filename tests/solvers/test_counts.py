@@ -71,7 +71,9 @@ def test_the_optimum_is_that_of_scipy(kind: str, solver: Any) -> None:
         if kind == "mask, total variation":
             A, term = PixelSampling(MASKS), TV(0.7, isotropic=False)  # type: ignore[assignment]
             ys = MASKS * counts(TRUTHS)
-        found = solve(Problem(PoissonLikelihood(A, ys, GAIN, BACKGROUND), term, box), solver, gap=1e-6, max_steps=20_000)
+        found = solve(
+            Problem(PoissonLikelihood(A, ys, GAIN, BACKGROUND), term, box), solver, gap=1e-6, max_steps=20_000
+        )
         assert bool((found.status == Status.CONVERGED).all())
         if kind == "blur, l1":
             rows = [matrix(A)] * MANY
