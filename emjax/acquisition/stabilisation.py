@@ -15,6 +15,7 @@ and beyond `LARGEST` electrons the asymptotic inverse takes over. Within 2e-4 el
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -29,6 +30,7 @@ _NODES = np.linspace(-8.0, 8.0, 129)
 _DENSITY = np.exp(-0.5 * _NODES**2) / np.exp(-0.5 * _NODES**2).sum()
 
 
+@jax.jit
 def stabilise(y: Array, noise: Noise) -> Array:
     """`f` of measured values `y`, `(*batch, ...)`: Gaussian of variance close to 1 from some three electrons up.
 
@@ -52,6 +54,7 @@ def asymptotic_inverse(d: Array, noise: Noise) -> Array:
     return jnp.where(gain > 0, gain * (0.25 * d * d - 0.125) + sigma * d, sigma * d)
 
 
+@jax.jit
 def unbiased_inverse(d: Array, noise: Noise) -> Array:
     """The grey value x with `E[f(y) | x] = d`, 0 where `d` is below all means; `(*batch, ...)` as for `stabilise`."""
     d = as_float(d)

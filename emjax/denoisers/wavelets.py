@@ -42,4 +42,4 @@ class WaveletDenoiser(Denoiser):
         c = W.forward(v)
         size = jnp.abs(c)
         shrunk = jnp.where(size > threshold, c, 0) if self.hard else jnp.sign(c) * jnp.maximum(size - threshold, 0)
-        return W.adjoint(shrunk)
+        return jnp.where(jnp.isnan(sigma), jnp.nan, W.adjoint(shrunk))

@@ -3,9 +3,10 @@
     x' = argmin 1/2 |A x - y|^2_w + weight / (2 sigma^2) |x - z|^2,    z' = eta(x', sigma)
 
 A denoiser knows white noise, and the error of a sparse scan is none: it is as smooth as the gaps are wide, looks like
-structure, and is kept or grows. So the gaps are filled first, by `Spectral`, and a few gentle steps follow that bring
-in what the first recovery cannot know, such as edges and repetition. Run to its fixed point, the same iteration ends
-decibels below its start on sparse scans. Source: Zhang et al. 2021.
+structure, and is kept or grows. So the gaps are filled first, by `Spectral`, and a gentle step follows that brings in
+what the first recovery cannot know, such as edges and repetition: 0.1 dB on the mean of phantoms and SEM crops. More
+steps lose that again, and the iteration's fixed point lies decibels below its start on sparse scans.
+Source: Zhang et al. 2021.
 """
 
 import dataclasses
@@ -43,7 +44,7 @@ class PlugAndPlay(Reconstructor):
     denoiser: Any = None
     strength: Any = leaf("_scalar", default=0.1)
     gap: Any = leaf("_scalar", default=1e-4)
-    max_steps: Any = leaf("_scalar", default=2)
+    max_steps: Any = leaf("_scalar", default=1)
     start: Any = None
 
     def __post_init__(self) -> None:
@@ -79,7 +80,7 @@ class PlugAndPlay(Reconstructor):
         assert self.weight is not None
         x = self.start._recover(y, A, noise)
         ndim = len(A.in_shape)
-        eta = NonLocalMeans(1.0, 2, 7 if ndim < 3 else 3, ndim) if self.denoiser is None else self.denoiser
+        eta = NonLocalMeans(1.0, 1, 7 if ndim < 3 else 3, ndim) if self.denoiser is None else self.denoiser
         weights = None
         if noise is not None and isinstance(A, PixelSampling):
             weights = noise_weights(x, noise, A.mask)
