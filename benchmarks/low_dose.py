@@ -7,7 +7,7 @@ read-out noise its variance counts as a background, y + s^2 being nearly Poisson
 total variation of the stabilised values and the exact unbiased inverse, `asymptotic` the same with the algebraic
 inverse; `means` and `wavelets` are `Stabilised` with those denoisers. Every weight of total variation is the one with
 the best PSNR on the grid WEIGHTS, relative to the noise, so that data terms are compared and not rules; the denoisers
-are as they come. Means over the phantoms, dB; bias is the mean error over the darkest tenth of the pixels, in electrons.
+are as they come. Means over the phantoms, dB; bias is the mean error of the darkest tenth of the pixels, in electrons.
 
     python benchmarks/low_dose.py -o benchmarks/results/low_dose.json [--quick]
 

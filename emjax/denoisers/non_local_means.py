@@ -57,7 +57,9 @@ class NonLocalMeans(Denoiser):
             w = jnp.exp(-excess / h2) * lax.dynamic_slice(inside, at, v.shape)
             here = tuple([s] * self.ndim)
             out = []
-            for total, there, own in zip(sums, (lax.dynamic_slice(values, at, v.shape), 1), (v, 1), strict=True):
+            one = jnp.ones((), v.dtype)
+            neighbours = lax.dynamic_slice(values, at, v.shape)
+            for total, there, own in zip(sums, (neighbours, one), (v, one), strict=True):
                 for place, part in ((here, w * there), (at, w * own)):
                     total = lax.dynamic_update_slice(total, lax.dynamic_slice(total, place, v.shape) + part, place)
                 out.append(total)
@@ -65,7 +67,9 @@ class NonLocalMeans(Denoiser):
 
         window = itertools.product(range(-s, s + 1), repeat=self.ndim)
         offsets = np.asarray([o for o in window if o > (0,) * self.ndim], np.int32).reshape(-1, self.ndim)
-        (total, weight), _ = lax.scan(add, (values, inside), offsets)  # each pixel is its own likeness, of weight 1
+        (total, weight), _ = lax.scan(
+            add, (values, inside), jnp.asarray(offsets)
+        )  # each pixel is its own likeness, of weight 1
         core = tuple(slice(s, s + n) for n in v.shape)
         return total[core] / weight[core]
 

@@ -41,5 +41,5 @@ class WaveletDenoiser(Denoiser):
         threshold = scale * jnp.minimum(self.factor * sigma, jnp.finfo(v.dtype).max).astype(v.dtype)
         c = W.forward(v)
         size = jnp.abs(c)
-        shrunk = jnp.where(size > threshold, c, 0) if self.hard else jnp.sign(c) * jnp.maximum(size - threshold, 0)
+        shrunk = jnp.where(size <= threshold, 0, c) if self.hard else jnp.sign(c) * jnp.maximum(size - threshold, 0)
         return jnp.where(jnp.isnan(sigma), jnp.nan, W.adjoint(shrunk))

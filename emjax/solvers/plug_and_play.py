@@ -37,7 +37,7 @@ class State(NamedTuple):
     z: Array  # what the denoiser returned
     x: Array  # what the data returned
     u: Array  # the scaled dual of ADMM
-    count: Array  # of steps
+    taken: Array  # steps
     residual: Array  # how far the last step moved, over the norm of the iterate
 
 
@@ -163,7 +163,7 @@ class PnPPGD(PlugAndPlay):
         t = self.step_size / plan.lipschitz
         v = state.z - t * plan.problem.least_squares.gradient(state.z)
         z = self._denoised(plan, v, jnp.sqrt(t * self.weight))
-        return State(z, v, state.u, state.count + 1, moved(z, state.z))
+        return State(z, v, state.u, state.taken + 1, moved(z, state.z))
 
 
 @pytree_dataclass
@@ -183,7 +183,7 @@ class PnPADMM(PlugAndPlay):
     def step(self, plan: Plan, state: State, last: Any = False) -> State:
         x = data_step(plan, state.z - state.u, self._length(plan, self.sigma), state.x, self.inner_steps)
         z = self._denoised(plan, x + state.u, jnp.asarray(self.sigma))
-        return State(z, x, state.u + x - z, state.count + 1, moved(z, state.z, x))
+        return State(z, x, state.u + x - z, state.taken + 1, moved(z, state.z, x))
 
 
 @pytree_dataclass
@@ -215,8 +215,8 @@ class HQS(PlugAndPlay):
         return self.first * (self.sigma / self.first) ** share if self.iterations > 1 else jnp.asarray(self.sigma)
 
     def step(self, plan: Plan, state: State, last: Any = False) -> State:
-        sigma = self.level(state.count)
+        sigma = self.level(state.taken)
         x = data_step(plan, state.z, self._length(plan, sigma), state.x, self.inner_steps)
         z = self._denoised(plan, x, sigma)
-        residual = jnp.where(state.count < self.iterations, jnp.inf, moved(z, state.z))
-        return State(z, x, state.u, state.count + 1, residual)
+        residual = jnp.where(state.taken < self.iterations, jnp.inf, moved(z, state.z))
+        return State(z, x, state.u, state.taken + 1, residual)

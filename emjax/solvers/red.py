@@ -50,12 +50,12 @@ class RED(PlugAndPlay):
             prior = weight * (state.z - self._denoised(plan, state.z, sigma))
             slope = plan.problem.least_squares.gradient(state.z) + prior
             x = self._clipped(plan, state.z - slope / (plan.lipschitz + weight))
-            return State(x, x, state.u, state.count + 1, moved(x, state.z))
+            return State(x, x, state.u, state.taken + 1, moved(x, state.z))
         # The start is an x, to be denoised first: v = x + (eta(x) - x) / c.
         v = state.z + (self._denoised(plan, state.z, sigma) - state.z) / self.slowness
         x = data_step(plan, v, self._prox_length(plan), state.z, self.inner_steps)
         x = self._clipped(plan, x)
-        return State(x, v, state.u, state.count + 1, moved(x, state.z))
+        return State(x, v, state.u, state.taken + 1, moved(x, state.z))
 
     def _prox_length(self, plan: Plan) -> Array:
         """`1 / (weight c)`, no longer than rounding lets the data be met."""
