@@ -62,7 +62,7 @@ def test_with_the_denoiser_of_total_variation_its_optimum_is_reached(kind: str) 
         total = factor * sigma / (sigma**2 / weight)
         if kind == "PGD":
             solver, total = PnPPGD(TVDenoiser(factor, gap=1e-8, max_steps=3000), weight), factor * weight**0.5
-        best = solve(Problem(scans(), TV(total)), PDHG(), gap=1e-8, max_steps=20_000).check()
+        best = solve(Problem(scans(), TV(total)), PDHG(), gap=2e-6, max_steps=20_000).check()
         found = solve(Problem(scans()), solver, gap=1e-6, max_steps=1000)
         values = jax.vmap(lambda y, m, x: Problem(LeastSquares(PixelSampling(m), y), TV(total)).objective(x))(
             YS, MASKS, found.value
