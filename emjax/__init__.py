@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 # Everything is imported at its first use: `import emjax` starts no device work and loads no optional library.
 _MODULES = (
     "acquisition",
+    "denoisers",
     "functionals",
     "io",
     "metrics",
@@ -41,7 +42,18 @@ _NAMES = {
 }
 
 if TYPE_CHECKING:
-    from emjax import acquisition, functionals, io, metrics, operators, reconstructors, solvers, tiling, weights
+    from emjax import (
+        acquisition,
+        denoisers,
+        functionals,
+        io,
+        metrics,
+        operators,
+        reconstructors,
+        solvers,
+        tiling,
+        weights,
+    )
     from emjax.acquisition import Noise
     from emjax.functionals import L1, Box, GroupL1, HuberLoss, L2Ball, LeastSquares, PoissonLikelihood, Quadratic
     from emjax.reconstructors import load

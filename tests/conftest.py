@@ -44,6 +44,17 @@ SLOW = (
     "test_recover_keeps_type_shape_and_metadata[wavelet]",
     "test_constant_and_tiny_images_come_back[spectral-shape5]",
     "test_constant_and_tiny_images_come_back[spectral-shape6]",
+    "test_jit_and_vmap[pnp]",
+    "test_known_noise[pnp]",
+    "test_weights_of_a_batch[pnp]",
+    "test_masks_of_a_batch[pnp]",
+    "test_automatic_weights_of_a_batch_do_not_meet[pnp]",
+    "test_fit_then_call_is_call[pnp]",
+    "test_a_batch_is_its_items[total variation]",
+    "test_derivatives[eta1]",
+    "test_counts_outliers_boxes_and_complex_measurements",
+    "test_a_linear_denoiser_has_its_closed_form[PGD]",
+    "test_a_linear_denoiser_has_its_closed_form[ADMM]",
 )
 
 

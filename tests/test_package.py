@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "emjax"
 SUBPACKAGES = (
     "acquisition",
+    "denoisers",
     "functionals",
     "io",
     "metrics",
@@ -35,13 +36,14 @@ BELOW: dict[str, set[str]] = {
     "functionals": {"operators"},
     "acquisition": {"operators"},
     "solvers": {"functionals", "operators"},
+    "denoisers": {"functionals", "operators", "solvers"},
     "networks": {"acquisition", "functionals", "operators", "solvers"},
     "weights": {"acquisition", "functionals", "operators", "solvers"},
-    "reconstructors": {"acquisition", "functionals", "networks", "operators", "solvers", "weights"},
+    "reconstructors": {"acquisition", "denoisers", "functionals", "networks", "operators", "solvers", "weights"},
     "metrics": set(),
     "tiling": set(),
     "io": set(),
-    "cli": {"acquisition", "functionals", "io", "metrics", "networks", "operators", "reconstructors"}
+    "cli": {"acquisition", "denoisers", "functionals", "io", "metrics", "networks", "operators", "reconstructors"}
     | {"solvers", "tiling", "weights"},
 }
 

@@ -17,6 +17,7 @@ from emjax.acquisition.noise import Noise, estimate_noise, estimate_poisson_gaus
 from emjax.acquisition.patterns import PATTERNS, jittered_grid, line_hop, pattern, uniform
 from emjax.acquisition.poisson_disc import poisson_disc
 from emjax.acquisition.spiral import spiral
+from emjax.acquisition.stabilisation import asymptotic_inverse, stabilise, unbiased_inverse
 from emjax.acquisition.timing import ratio_at_time, scan_time, spiral_time
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = [
     "Organelle",
     "Phantom",
     "adaptive",
+    "asymptotic_inverse",
     "displace",
     "drift",
     "estimate_noise",
@@ -48,6 +50,8 @@ __all__ = [
     "second_pass",
     "spiral",
     "spiral_time",
+    "stabilise",
+    "unbiased_inverse",
     "uniform",
     "variable_density",
     "variance_density",

@@ -23,6 +23,7 @@ class Method(StrEnum):
     """The names of `emjax.reconstructors.METHODS`."""
 
     LINEAR = "linear"
+    PNP = "pnp"
     SPECTRAL = "spectral"
     TGV = "tgv"
     TV = "tv"

@@ -21,7 +21,7 @@ from emjax.cli.progress import progress_bar
 # these settings they agree to 1e-3 (benchmarks/command.py); total variations, whose optimum is flat, in all but one
 # pixel of ten thousand. The other methods are never tiled: a Delaunay triangulation of a lattice is ambiguous (four
 # points on a circle) and wavelets are bound to a dyadic grid, so that tiles would differ from the whole by up to 0.4
-# at single pixels, whatever the halo.
+# at single pixels, whatever the halo; plug-and-play takes its strength from the whole image.
 PRECISE: dict[str, dict[str, Any]] = {
     "spectral": {"gap": 1e-7, "max_steps": 200},
     "tgv": {"gap": 1e-3, "max_steps": 2000},

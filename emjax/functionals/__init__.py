@@ -1,6 +1,7 @@
 """Closed-form proximal functions and data terms."""
 
 from emjax.functionals.base import Functional
+from emjax.functionals.denoisers import as_denoiser
 from emjax.functionals.fidelities import Fidelity, HuberLoss, L2Ball, PoissonLikelihood
 from emjax.functionals.likelihoods import Ball, Huber, KullbackLeibler
 from emjax.functionals.low_rank import NuclearNorm
@@ -23,5 +24,6 @@ __all__ = [
     "PoissonLikelihood",
     "Quadratic",
     "SquaredDistance",
+    "as_denoiser",
     "nonnegative",
 ]

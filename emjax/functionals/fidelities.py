@@ -98,7 +98,9 @@ class PoissonLikelihood(Fidelity):
 
     @property
     def functional(self) -> KullbackLeibler:
-        return KullbackLeibler(self.y, self.gain, self.background, len(self.out_shape))
+        # What was not measured holds no background either: it would be a constant of the objective, and dilute the gap.
+        background = self.A.measured(jnp.broadcast_to(self.background, self.y.shape).astype(self.y.dtype))
+        return KullbackLeibler(self.y, self.gain, background, len(self.out_shape))
 
     def centre(self) -> Array:
         return self.A.measured(self.y - self.background)

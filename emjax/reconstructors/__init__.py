@@ -8,11 +8,14 @@ from emjax.reconstructors.greedy import HTP, IHT, OMP, CoSaMP
 from emjax.reconstructors.linear import DelaunayPlan, LinearInterpolation
 from emjax.reconstructors.linear import plan as linear_plan
 from emjax.reconstructors.message_passing import AMP, VAMP, BernoulliGauss, SoftThreshold
+from emjax.reconstructors.plug_and_play import PlugAndPlay
 from emjax.reconstructors.spectral import Spectral
+from emjax.reconstructors.stabilised import Stabilised
 from emjax.reconstructors.variational import TotalGeneralisedVariation, TotalVariation, WaveletL1
 
 METHODS = {
     "linear": LinearInterpolation,
+    "pnp": PlugAndPlay,
     "spectral": Spectral,
     "tgv": TotalGeneralisedVariation,
     "tv": TotalVariation,
@@ -44,9 +47,11 @@ __all__ = [
     "CoSaMP",
     "DelaunayPlan",
     "LinearInterpolation",
+    "PlugAndPlay",
     "Reconstructor",
     "SoftThreshold",
     "Spectral",
+    "Stabilised",
     "TotalGeneralisedVariation",
     "TotalVariation",
     "WaveletL1",

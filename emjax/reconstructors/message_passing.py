@@ -16,12 +16,11 @@ from jax import Array, lax
 
 from emjax._pytree import assign, leaf, pytree_dataclass, static
 from emjax.acquisition.noise import Noise
+from emjax.functionals.denoisers import Denoiser, as_denoiser
 from emjax.operators import Dense, LinearOperator
 from emjax.operators.base import as_float
 from emjax.reconstructors.base import Reconstructor
 from emjax.reconstructors.greedy import square
-
-Denoiser = Callable[[Array, Array], Array]
 
 
 @pytree_dataclass
@@ -282,26 +281,6 @@ def spectrum(A: LinearOperator, y: Array) -> tuple[Array, Callable[..., Array], 
         return (jnp.conj(vh.T) @ v).reshape(shape) if back else vh @ v.ravel()
 
     return s, rotate, jnp.conj(u.T) @ y
-
-
-@pytree_dataclass
-class Fixed:
-    """A denoiser that is a plain function: part of the program."""
-
-    function: Denoiser = static()
-
-    def __call__(self, v: Array, sigma: Array) -> Array:
-        return self.function(v, sigma)
-
-
-def as_denoiser(denoiser: Any) -> Any:
-    """A pytree that is called; TypeError for what cannot be."""
-    if denoiser is None:
-        return None
-    if not callable(denoiser):
-        raise TypeError(f"a denoiser is a callable eta(v, sigma), got {denoiser!r}")
-    leaves = jax.tree.leaves(denoiser)
-    return Fixed(denoiser) if len(leaves) == 1 and leaves[0] is denoiser else denoiser
 
 
 def _check_iterations(iterations: Any) -> None:

@@ -7,20 +7,26 @@ from emjax.solvers.gradients import Implicit, OneStep, Unrolled
 from emjax.solvers.loop import History, Solver, Status
 from emjax.solvers.pcg import PCG
 from emjax.solvers.pdhg import PDHG
+from emjax.solvers.plug_and_play import HQS, PnPADMM, PnPPGD
 from emjax.solvers.problem import TGV, TV, Problem, Term
+from emjax.solvers.red import RED
 from emjax.solvers.solve import Solution, choose, solve
 
 __all__ = [
     "ADMM",
     "FISTA",
+    "HQS",
     "PCG",
     "PDHG",
+    "RED",
     "TGV",
     "TV",
     "CondatVu",
     "History",
     "Implicit",
     "OneStep",
+    "PnPADMM",
+    "PnPPGD",
     "Problem",
     "Solution",
     "Solver",

@@ -191,7 +191,7 @@ class ADMM:
                 out = out + data.A.adjoint(data.weighted(data.A.forward(v)))
             return out
 
-        return _conjugate_gradients(apply, lambda r: _divide("dct", r, known), rhs, self.inner_steps)
+        return conjugate_gradients(apply, lambda r: _divide("dct", r, known), rhs, self.inner_steps)
 
     def value(self, plan: Plan, state: State) -> Array:
         # The likelihood of counts is infinite at a pixel without electrons: z = x is never there.
@@ -342,7 +342,7 @@ def _divide(basis: str, v: Array, spectrum: Array) -> Array:
     return jnp.fft.irfftn(half * jnp.fft.rfftn(v), s=v.shape)
 
 
-def _conjugate_gradients(apply: Any, precondition: Any, rhs: Array, steps: int) -> Array:
+def conjugate_gradients(apply: Any, precondition: Any, rhs: Array, steps: int) -> Array:
     """A few steps for `apply(x) = rhs` from zero; none once the residual has vanished."""
 
     def dot(a: Array, b: Array) -> Array:

@@ -30,11 +30,15 @@ from emjax.solvers.problem import Problem, total
 
 
 class Certificate(NamedTuple):
-    """`objective - optimum <= gap + allowance`, all absolute; `gap` is inf where no dual point can be built."""
+    """`objective - optimum <= gap + allowance`, all absolute; `gap` is inf where no dual point can be built.
+
+    A method without an objective gives the relative `residual` of its fixed point instead, on which it then stops.
+    """
 
     objective: Array
     gap: Array
     allowance: Array
+    residual: Array | None = None
 
 
 def norm(x: Array) -> Array:

@@ -9,8 +9,9 @@ A solver is a frozen pytree of settings with six methods, all for one item:
     certificate(plan, state)    -> (Certificate, x, state)   of that x; may adapt the state (step sizes, restarts)
     value(plan, state)          -> x           the answer after steps without a certificate
 
-One `lax.while_loop` takes a few steps, evaluates the certificate, and stops on the gap, on a rounding floor, on
-non-finite numbers, or at the limit. Tolerance and limit are arrays: they never cause a new trace.
+One `lax.while_loop` takes a few steps, evaluates the certificate, and stops on the gap (without an objective, on the
+residual of the fixed point), on a rounding floor, on non-finite numbers, or at the limit. Tolerance and limit are
+arrays: they never cause a new trace.
 """
 
 import enum
@@ -38,7 +39,7 @@ class Status(enum.IntEnum):
 
 
 _MESSAGES = {
-    Status.CONVERGED: "the certified gap is below the tolerance",
+    Status.CONVERGED: "the certified gap (of plug-and-play, the fixed-point residual) is below the tolerance",
     Status.STEP_LIMIT: "the step limit came first; allow more steps (max_steps), or accept a larger gap",
     Status.STALLED: "the gap is down to rounding error; accept a larger gap, or compute in float64 (jax_enable_x64)",
     Status.NON_FINITE: "NaN, infinite numbers, or a negative gap appeared: look at the measurements, and for weights "
@@ -88,9 +89,11 @@ class Carry(NamedTuple):
     objective: Array
     gap: Array  # relative, allowance included
     status: Array
-    best: Array  # the smallest gap so far, and the steps at which it last fell by a tenth
+    best: Array  # the smallest gap or residual so far, and the steps at which it last fell by a tenth
     since: Array
-    residual: Array  # where the gap is infinite: how far `value` moved since the last certificate, over its norm
+    # Where the gap is infinite: the solver's own residual, or how far `value` moved since the last certificate, over
+    # its norm.
+    residual: Array
     history: History | None
 
 
@@ -165,7 +168,7 @@ def judge(
 ) -> Carry:
     """The carry after a certificate. `size`: an objective below `eps^2` of it is zero."""
     dtype, eps = carry.objective.dtype, float(jnp.finfo(carry.objective.dtype).eps)
-    objective, gap, allowance = (v.astype(dtype) for v in certificate)
+    objective, gap, allowance = (v.astype(dtype) for v in certificate[:3])
     # Relative to max(|P|, |D|) with D = P - gap; the floor is for problems whose optimum is zero.
     lower = jnp.where(jnp.isfinite(gap), objective - gap, 0)
     scale = jnp.maximum(jnp.maximum(jnp.abs(objective), jnp.abs(lower)), eps**2 * size.astype(dtype))
@@ -173,19 +176,27 @@ def judge(
     relative = jnp.where(bound == 0, 0, bound / jnp.where(scale > 0, scale, 1))
     # Fenchel-Young gaps are not negative: more than rounding below zero is a problem that is not convex.
     broken = ~jnp.isfinite(objective) | jnp.isnan(bound) | (gap < -2 * allowance - 1e3 * eps * scale)
-    good = relative <= tolerance
+    measure = relative
     # Nothing to gain any more, or too little where the tolerance is out of reach.
     floor = jnp.isfinite(bound) & (gap <= jnp.where(allowance > tolerance * scale, 2, 1) * allowance)
+    if certificate.residual is not None:  # the objective is the data's alone, infinite perhaps on the way
+        measure = certificate.residual.astype(dtype)
+        broken = jnp.isnan(objective) | jnp.isnan(measure)
+        floor = measure <= 4 * eps
+    good = measure <= tolerance
     # Rounding that no allowance knows of: a small gap that has not fallen while the number of steps has doubled.
-    fell = relative < 0.9 * carry.best
-    best, since = jnp.minimum(carry.best, relative), jnp.where(fell, steps, carry.since)
+    fell = measure < 0.9 * carry.best
+    best, since = jnp.minimum(carry.best, measure), jnp.where(fell, steps, carry.since)
     floor = floor | ((best < eps**0.5) & (steps > 2 * since + 50) & ~fell)
     status = jnp.where(good, int(Status.CONVERGED), jnp.where(floor, int(Status.STALLED), _RUNNING))
     status = jnp.where(broken, int(Status.NON_FINITE), status).astype(jnp.int32)
     relative = jnp.where(broken, jnp.inf, relative)
-    residual = lax.cond(
-        jnp.isfinite(bound), lambda: jnp.full((), jnp.nan, dtype), lambda: _moved(value, carry.value).astype(dtype)
-    )
+    if certificate.residual is not None:
+        residual = measure
+    else:
+        residual = lax.cond(
+            jnp.isfinite(bound), lambda: jnp.full((), jnp.nan, dtype), lambda: _moved(value, carry.value).astype(dtype)
+        )
     history = carry.history
     if history is not None:
         row = jnp.minimum(carry.checks, history.steps.shape[0] - 1)

@@ -35,8 +35,9 @@ class Solution:
     value: the recovered item, `(*batch, *in_shape)`. status: a `Status`. steps: taken. objective: at `value`.
     gap: a bound of `objective - optimum` relative to the larger of the primal and dual objective, rounding included
     (inf where the problem admits no certificate: bound it with a `Box`). residual: where the gap is
-    inf, how far the steps between the last two certificates moved `value`, relative to its norm; it bounds no error.
-    nan elsewhere, and after an unrolled solve. state: to continue from (`start=solution`).
+    inf, how far the steps between the last two certificates moved `value`, relative to its norm; of plug-and-play, how
+    far one step moves its iterate. It bounds no error. nan elsewhere, and after an unrolled solve. state: to continue
+    from (`start=solution`).
     history: the certificates along the way where asked for.
     """
 
@@ -94,7 +95,8 @@ def solve(
 ) -> Solution:
     """Minimise a problem, or a batch of them.
 
-    gap: stop where the certified gap is at most this, relative to the objective. max_steps: or at this many steps.
+    gap: stop where the certified gap is at most this, relative to the objective; plug-and-play, which minimises nothing
+    that is known, where its residual is. max_steps: or at this many steps.
     start: a first guess `(*batch, *in_shape)`, or an earlier `Solution` of the same solver to continue from.
     history: how many certificates to keep (0: none). gradient: how to differentiate; without it a derivative raises.
     progress: called on the host as `progress(steps, worst gap)` between compiled chunks; not under `jit`.

@@ -15,7 +15,7 @@ from emjax import io
 from emjax.cli.commands import recover
 from emjax.operators import PixelSampling
 
-METHODS = ("linear", "spectral", "tgv", "tv", "wavelet")
+METHODS = ("linear", "spectral", "pnp", "tgv", "tv", "wavelet")
 SHAPES = ((64, 64), (1, 50), (50, 1), (1, 1), (3, 64, 64))
 
 

@@ -18,7 +18,7 @@ from emjax.reconstructors import METHODS, LinearInterpolation, Spectral, TotalVa
 KEY = jax.random.key(1)
 SHAPE = (64, 64)
 SIGMA = 0.03
-WEIGHTS = {"spectral": 0.5, "tgv": 0.02, "tv": 0.02, "wavelet": 0.02}
+WEIGHTS = {"pnp": 1e-3, "spectral": 0.5, "tgv": 0.02, "tv": 0.02, "wavelet": 0.02}
 
 
 def _slow(names: Any) -> list[Any]:
@@ -26,6 +26,8 @@ def _slow(names: Any) -> list[Any]:
     return [pytest.param(name, marks=pytest.mark.slow) if name == "tgv" else name for name in names]
 
 
+# The weight of plug-and-play is the noise variance, whatever is held out or left over.
+by_data = pytest.mark.parametrize("name", _slow([n for n in WEIGHTS if n != "pnp"]))
 every = pytest.mark.parametrize("name", _slow(METHODS))
 weighted = pytest.mark.parametrize("name", _slow(WEIGHTS))
 
@@ -52,7 +54,9 @@ def automatic(name: str) -> jax.Array:
 
 def fixed(name: str, **settings: Any) -> Any:
     """The reconstructor with a weight, so that only the recovery runs."""
-    return emjax.load(name, **({"weight": WEIGHTS[name]} if name in WEIGHTS else {}), **settings)
+    given = {"weight": WEIGHTS[name], **settings} if name in WEIGHTS else settings
+    # Plug-and-play has a start with weights of its own.
+    return emjax.load(name, **given, **({"start": Spectral(0.5, 3.0)} if name == "pnp" else {}))
 
 
 @every
@@ -104,10 +108,10 @@ def test_masks_of_a_batch(name: str) -> None:
 def test_weights_of_a_batch(name: str) -> None:
     y, A = scan()
     weights = jnp.asarray([0.5, 2.0]) * WEIGHTS[name]
-    batch = emjax.load(name, weight=weights)(y, A)
+    batch = fixed(name, weight=weights)(y, A)
     assert batch.shape == (2, *SHAPE)
     for weight, x in zip(weights, batch, strict=True):
-        np.testing.assert_allclose(x, emjax.load(name, weight=weight)(y, A), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(x, fixed(name, weight=weight)(y, A), rtol=1e-5, atol=1e-5)
 
 
 @weighted
@@ -115,8 +119,8 @@ def test_automatic_weights_of_a_batch_do_not_meet(name: str) -> None:
     y, A = scan()
     pair = emjax.load(name).fit(jnp.stack([y, 1000 * y]), A)
     assert pair.weight.shape == (2,)
-    # Spectral weights have no unit; the others are grey values.
-    scale = 1 if name == "spectral" else 1000
+    # Spectral weights have no unit, those of plug-and-play are variances; the others are grey values.
+    scale = {"spectral": 1, "pnp": 1000**2}.get(name, 1000)
     np.testing.assert_allclose(pair.weight[1], scale * pair.weight[0], rtol=0.5)
 
 
@@ -129,7 +133,7 @@ def test_fit_then_call_is_call(name: str) -> None:
     np.testing.assert_allclose(fitted(y, A), automatic(name), rtol=1e-4, atol=1e-4)
 
 
-@weighted
+@by_data
 def test_the_key_decides_what_is_held_out(name: str) -> None:
     y, A = scan()
     recon = emjax.load(name)
@@ -219,7 +223,7 @@ def test_automatic_weights_come_close_to_the_best() -> None:
         assert float(psnr(automatic(name), truth())) > best - 0.5, name
 
 
-@weighted
+@by_data
 @pytest.mark.parametrize("kind", ["blur", "fourier"])
 def test_the_discrepancy_principle_elsewhere(name: str, kind: str) -> None:
     x = truth()
@@ -261,7 +265,7 @@ def test_load() -> None:
     assert emjax.load("wavelet", weight="auto").weight is None
     assert isinstance(emjax.load("linear"), LinearInterpolation)
     assert isinstance(emjax.load("wavelet", name="haar"), WaveletL1)
-    with pytest.raises(ValueError, match="linear, spectral, tgv, tv, wavelet"):
+    with pytest.raises(ValueError, match="linear, pnp, spectral, tgv, tv, wavelet"):
         emjax.load("bicubic")
     with pytest.raises(ValueError, match='a number or "auto"'):
         emjax.load("tv", weight="strong")
