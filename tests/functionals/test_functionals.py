@@ -23,6 +23,7 @@ from emjax.functionals import (
     Huber,
     HuberLoss,
     KullbackLeibler,
+    L1Ball,
     LeastSquares,
     NuclearNorm,
     PoissonLikelihood,
@@ -75,6 +76,8 @@ CASES = [
     ),
     Case("Huber", lambda r, b: Huber(positive(r, (*b, 1)), r.standard_normal((*b, 3)), 1), (3,)),
     Case("Ball", lambda r, b: Ball(positive(r, b), 0.1 * r.standard_normal((*b, 3)), 1), (3,)),
+    Case("L1Ball", lambda r, b: L1Ball(positive(r, b), 1.0, 1), (3,)),
+    Case("L1Ball, weights, complex", lambda r, b: L1Ball(positive(r, b), positive(r, (*b, 4)), 1), (4,), True),
     Case("NuclearNorm", lambda r, b: NuclearNorm(positive(r, b), 2), (1, 3)),
     Case("NuclearNorm of blocks", lambda r, b: NuclearNorm(positive(r, (*b, 4)), 3), (4, 3, 2)),
     Case("Quadratic", lambda r, b: Quadratic(DCT((3,)), positive(r, (*b, 3)), r.standard_normal((*b, 3))), (3,)),
@@ -116,7 +119,7 @@ with_conjugate = pytest.mark.parametrize(
     ids=lambda c: c.name,
 )
 # A search without derivatives takes three numbers at most, and does not find its way along the edge of a domain.
-edges = ("Ball", "KullbackLeibler, a pixel without counts", "PoissonLikelihood, soft mask")
+edges = ("Ball", "L1Ball", "KullbackLeibler, a pixel without counts", "PoissonLikelihood, soft mask")
 searched = pytest.mark.parametrize(
     "case", [c for c in CASES if np.prod(c.shape) <= 3 and c.name not in edges], ids=lambda c: c.name
 )
@@ -184,7 +187,7 @@ def test_prox_and_conjugate_are_a_fenchel_pair(case: Case, seed: int, step: floa
 def test_fenchel_gap_is_what_it_says(case: Case, seed: int) -> None:
     with x64():
         g, x, rng = draw(case, seed)
-        x = g.prox(x, 1.0) if isinstance(g, Box | Ball | KullbackLeibler) else x
+        x = g.prox(x, 1.0) if isinstance(g, Box | Ball | L1Ball | KullbackLeibler) else x
         u = rng.standard_normal(x.shape)
         u = g.project(jnp.asarray(u + 1j * rng.standard_normal(x.shape) if case.complex_ else u))
         gap = g.fenchel_gap(x, u)
