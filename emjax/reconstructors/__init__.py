@@ -8,6 +8,7 @@ from emjax.reconstructors.greedy import HTP, IHT, OMP, CoSaMP
 from emjax.reconstructors.linear import DelaunayPlan, LinearInterpolation
 from emjax.reconstructors.linear import plan as linear_plan
 from emjax.reconstructors.message_passing import AMP, VAMP, BernoulliGauss, SoftThreshold
+from emjax.reconstructors.sparse import BasisPursuit, Lasso, ReweightedL1
 from emjax.reconstructors.spectral import Spectral
 from emjax.reconstructors.variational import TotalGeneralisedVariation, TotalVariation, WaveletL1
 
@@ -40,11 +41,14 @@ __all__ = [
     "METHODS",
     "OMP",
     "VAMP",
+    "BasisPursuit",
     "BernoulliGauss",
     "CoSaMP",
     "DelaunayPlan",
+    "Lasso",
     "LinearInterpolation",
     "Reconstructor",
+    "ReweightedL1",
     "SoftThreshold",
     "Spectral",
     "TotalGeneralisedVariation",

@@ -4,6 +4,7 @@ from emjax.solvers.admm import ADMM
 from emjax.solvers.condat_vu import CondatVu
 from emjax.solvers.fista import FISTA
 from emjax.solvers.loop import History, Solver, Status
+from emjax.solvers.pareto import ParetoRoot
 from emjax.solvers.pcg import PCG
 from emjax.solvers.pdhg import PDHG
 from emjax.solvers.problem import TGV, TV, Problem, Term
@@ -18,6 +19,7 @@ __all__ = [
     "TV",
     "CondatVu",
     "History",
+    "ParetoRoot",
     "Problem",
     "Solution",
     "Solver",

@@ -9,9 +9,9 @@ residual `r = A v - y`, that of the best `x` or not, gives a line below it:
 
 and `(a - eps) / b`, where the line meets `eps`, is a lower bound of the optimum: the dual objective. At the best `x` it is
 Newton's step. So `tau` climbs from line to line and never beyond the optimum (Aravkin, Burke, Drusvyatskiy, Friedlander,
-Roy 2019), one accelerated projected gradient step each, as in `fista.py`:
+Roy 2019), in every accelerated projected gradient step (`fista.py`) whose line passes near its residual:
 
-    tau <- max(tau, (a - eps) / b)
+    tau <- max(tau, (a - eps) / b)        if  a - tau b - eps >= 0.9 (|r| - eps)
     x' = P_tau(v - A.H r / L),     t' = (1 + sqrt(1 + 4 t^2)) / 2
     v' = x' + (t - 1) / t' (x' - x);                t' = 1, v' = x'  where <v - x', x' - x> > 0
 """
@@ -48,7 +48,8 @@ class ParetoRoot:
     """Settings: `check_every` steps a certificate.
 
     The answer lies outside of the ball of measurements by a part of its radius that is no larger than the gap. Where no
-    `x` meets the constraint, `tau` grows until the step limit.
+    `x` meets the constraint, `tau` grows until the step limit. With `eps = 0` the residual is the dual and gets lost in
+    rounding where it is about `sqrt(machine eps) |y|`: take PDHG for basis pursuit to more digits than that.
     """
 
     check_every: int = static(default=20)
@@ -97,7 +98,9 @@ class ParetoRoot:
         b = ball.slopes(term.K.forward(gradient)) / jnp.where(size > 0, size, 1) / c
         a = -jnp.sum(jnp.real(jnp.conj(data.y) * e))
         bound = (a - data.radius) / jnp.where(b > 0, b, jnp.inf)
-        higher = (bound > state.tau) & jnp.isfinite(bound) & (b > 0)
+        # A line far below this residual says that its ball is not used up yet: climbing on it only costs steps.
+        near = a - state.tau * b - data.radius >= 0.9 * (size - data.radius)
+        higher = near & (bound > state.tau) & jnp.isfinite(bound) & (b > 0)
         tau = jnp.where(higher, bound, state.tau).astype(state.tau.dtype)
         q = jnp.where(higher, e / jnp.where(b > 0, b, 1), state.q)
 

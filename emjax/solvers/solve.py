@@ -16,6 +16,7 @@ from jax import Array, lax
 
 from emjax._pytree import assign, batch_axes, pytree_dataclass, static
 from emjax.functionals import PoissonLikelihood
+from emjax.operators import Dense
 from emjax.solvers import loop
 from emjax.solvers.admm import ADMM, exact_basis
 from emjax.solvers.cores import spread, threads
@@ -175,14 +176,20 @@ def _advance(problem: Problem, solver: Solver, carry: Carry, tolerance: Array, l
     return loop.advance(solver, solver.prepare(problem), carry, tolerance, limit)
 
 
+def _one_matrix(args: tuple[Any, ...], in_batched: Any) -> bool:
+    """Whether the items share a matrix."""
+    A = args[0].data.A
+    return isinstance(A, Dense) and not in_batched[0].data.A.matrix
+
+
 @functools.cache
 def _single(rows: int) -> Callable[..., Any]:
-    return undifferentiable(by_backend(functools.partial(_run, rows)))
+    return undifferentiable(by_backend(functools.partial(_run, rows), _one_matrix))
 
 
 @functools.cache
 def _continued() -> Callable[..., Any]:
-    return undifferentiable(by_backend(_advance))
+    return undifferentiable(by_backend(_advance, _one_matrix))
 
 
 @functools.partial(jax.jit, static_argnames=("rows", "batched", "count"))
@@ -219,7 +226,7 @@ def _batch(
 ) -> Any:
     """The same for all `size` items (None: no batch), small ones spread over the cores of a CPU."""
     args = (flat, solver, start, tolerance, limit)
-    if size is not None:
+    if size is not None and not _one_matrix(args[0], [jax.tree.map(lambda axis: axis == 0, flat[1].value)]):
         pixels = max(math.prod(flat[0].in_shape), flat[0].data.y.size // max(size, 1))
         if (workers := threads(args, size, pixels)) > 1:
             return spread(_compiled, args, size, workers, rows=rows, batched=True)
