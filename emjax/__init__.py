@@ -44,7 +44,17 @@ _NAMES = {
 if TYPE_CHECKING:
     from emjax import acquisition, functionals, io, metrics, operators, reconstructors, solvers, tiling, weights
     from emjax.acquisition import Noise
-    from emjax.functionals import L1, Box, GroupL1, HuberLoss, L1Ball, L2Ball, LeastSquares, PoissonLikelihood, Quadratic
+    from emjax.functionals import (
+        L1,
+        Box,
+        GroupL1,
+        HuberLoss,
+        L1Ball,
+        L2Ball,
+        LeastSquares,
+        PoissonLikelihood,
+        Quadratic,
+    )
     from emjax.reconstructors import load
     from emjax.solvers import TGV, TV, Problem, Solution, Status, Term, solve
 

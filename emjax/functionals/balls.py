@@ -107,7 +107,9 @@ class L1Ball(Functional):
         # s (radius - sum w |x|) + sum (s w |x| - <u, x>) with the dual norm s: no piece below zero in the ball.
         s = self.slopes(u)
         safe = jnp.where(jnp.isinf(s), 0, s)
-        along = self.total(jnp.where(x == 0, 0, self._lifted(safe) * self.weight * jnp.abs(x) - jnp.real(jnp.conj(u) * x)))
+        along = self.total(
+            jnp.where(x == 0, 0, self._lifted(safe) * self.weight * jnp.abs(x) - jnp.real(jnp.conj(u) * x))
+        )
         return jnp.where(jnp.isinf(s), jnp.inf, safe * (self.radius - self.norm_of(x)) + along)
 
     def _sum(self, values: Array) -> Array:

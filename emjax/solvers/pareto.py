@@ -57,7 +57,9 @@ class ParetoRoot:
     def supports(self, problem: Problem) -> str | None:
         terms = problem.terms
         if not isinstance(problem.data, L2Ball) or problem.box is not None or len(terms) != 1:
-            return "ParetoRoot takes L2Ball(A, y, radius) plus one l1 norm; use PDHG for boxes, sums and other data terms"
+            return (
+                "ParetoRoot takes L2Ball(A, y, radius) plus one l1 norm; use PDHG for boxes, sums and other data terms"
+            )
         if not isinstance(terms[0].functional, L1):
             return f"ParetoRoot takes an l1 norm, got {type(terms[0].functional).__name__}; use PDHG"
         if terms[0].K.gram_scale() is None or terms[0].K.row_scale() is None:
