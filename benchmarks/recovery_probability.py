@@ -184,7 +184,7 @@ def diagram(sizes: dict[str, Any], points: dict[str, Any], save: Callable[[], No
                     continue
                 k = max(1, round(rho * m))
                 x = signals(np.random.default_rng([2, m, k]), (1, trials), n, k)
-                found, seconds = timed(lambda recon=recon, x=x: recover(recon, phi, x, (n,)))
+                found, seconds = timed(lambda recon=recon, phi=phi, x=x: recover(recon, phi, x, (n,)))
                 points[label] = {"method": method, "delta": m / n, "rho": k / m} | point(
                     relative_errors(found, x) < STRICT, seconds
                 )
@@ -241,6 +241,7 @@ def evolution(sizes: dict[str, Any], points: dict[str, Any], save: Callable[[], 
     m = round(delta * n)
     rng = np.random.default_rng(3)
     phi = matrices(rng, 1, m, n)[0]
+    phi /= np.linalg.norm(phi, axis=0)  # as AMP scales it: its limit is then a LASSO with one weight for all entries
     x = (rng.random((trials, n)) < sparsity) * rng.choice([-1.0, 1.0], (trials, n))
     x = x.astype("f4")
     y = x @ phi.T + noise**0.5 * rng.standard_normal((trials, m)).astype("f4")
@@ -250,7 +251,7 @@ def evolution(sizes: dict[str, Any], points: dict[str, Any], save: Callable[[], 
             continue
         run = jax.jit(jax.vmap(lambda one, phi, recon: recon.trace(one, Dense(phi)), in_axes=(0, None, None)))
         method = AMP(SoftThreshold(alpha), iterations=count)
-        (found, trace), seconds = timed(lambda run=run, method=method: run(y, phi, method))
+        (_, trace), seconds = timed(lambda run=run, method=method: run(y, phi, method))
         measured = np.mean((np.asarray(trace.x) - x[:, None]) ** 2, (0, 2))
         predicted, sigma2 = [], noise + sparsity / delta
         for _ in range(count):
@@ -261,8 +262,9 @@ def evolution(sizes: dict[str, Any], points: dict[str, Any], save: Callable[[], 
         # The LASSO whose optimum is the fixed point, and basis pursuit denoising of its residual.
         weight = alpha * np.sqrt(last) * (1 - slope / delta)
         A = Dense(phi)
-        # Of each trial its own weight, by its own sigma and share of entries: theory to the size at hand.
-        own = alpha * np.asarray(trace.sigma)[:few, -1] * (1 - np.mean(np.asarray(found)[:few] != 0, 1) / delta)
+        # Of each trial its own weight, by its own limit: theory to the size at hand.
+        found, limit = run(y[:few], phi, AMP(SoftThreshold(alpha), iterations=200))
+        own = alpha * np.asarray(limit.sigma)[:, -1] * (1 - np.mean(np.asarray(found) != 0, 1) / delta)
         lasso = np.asarray(Lasso(own.astype("f4"), gap=1e-6, max_steps=3000)(y[:few], A))
         eps = np.linalg.norm(lasso @ phi.T - y[:few], axis=1)
         bpdn = np.asarray(BasisPursuit(eps, solver=ParetoRoot(), gap=1e-5, max_steps=3000)(y[:few], A))
@@ -276,7 +278,7 @@ def evolution(sizes: dict[str, Any], points: dict[str, Any], save: Callable[[], 
             "predicted": predicted,
             "largest_deviation": float(np.max(np.abs(measured / np.array(predicted) - 1))),
             "lasso_mse": float(np.mean((lasso - x[:few]) ** 2)),
-            "amp_from_lasso": apart(np.asarray(found)[:few], lasso),
+            "amp_from_lasso": apart(np.asarray(found), lasso),
             "bpdn_from_lasso": apart(bpdn, lasso),
             "seconds": seconds,
         }
@@ -287,18 +289,21 @@ def evolution(sizes: dict[str, Any], points: dict[str, Any], save: Callable[[], 
 def stability(sizes: dict[str, Any], points: dict[str, Any], save: Callable[[], None]) -> None:
     m, n, k, trials = 128, 256, 15, sizes["trials"]
     rng = np.random.default_rng(4)
-    phi = matrices(rng, 1, m, n)[0]
-    x = signals(rng, (1, trials), n, k)[0]
-    clean, direction = x @ phi.T, rng.standard_normal((trials, m)).astype("f4")
+    phi = matrices(rng, 1, m, n)[0].astype(float)
+    x = signals(rng, (1, trials), n, k)[0].astype(float)
+    clean, direction = x @ phi.T, rng.standard_normal((trials, m))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     for eps in sizes["eps"]:
         label = f"eps {eps:.4g}"
-        if label not in points:
-            recon = BasisPursuit(np.float32(eps), solver=ParetoRoot(), gap=1e-4, max_steps=4000)
-            found, seconds = timed(lambda recon=recon, eps=eps: recon(clean + np.float32(eps) * direction, Dense(phi)))
-            errors = np.linalg.norm(np.asarray(found) - x, axis=1)
-            points[label] = {"eps": eps, "error": float(np.median(errors)), "seconds": seconds}
-            save()
+        if label in points:
+            continue
+        with jax.enable_x64(True):
+            recon = BasisPursuit(eps, solver=ParetoRoot(), gap=1e-6, max_steps=10_000)
+            found, seconds = timed(lambda recon=recon, eps=eps: recon(clean + eps * direction, Dense(phi)))
+        errors = np.linalg.norm(np.asarray(found) - x, axis=1)
+        points[label] = {"eps": eps, "error": float(np.median(errors)), "seconds": seconds}
+        print(label, points[label]["error"], f"{seconds:.1f} s", flush=True)
+        save()
 
 
 def slope(points: dict[str, Any]) -> float:
@@ -394,10 +399,9 @@ def picture(report: dict[str, Any], output: Path) -> None:
     axis = axes[0, 0]
     amp = [p for p in report["diagram"].values() if p["method"] == "AMP"]
     if amp:
-        drawn = axis.scatter(
-            [p["delta"] for p in amp], [p["rho"] for p in amp], c=[p["rate"] for p in amp], cmap="gray", marker="s", s=60,
-            vmin=0, vmax=1, edgecolors="0.6", linewidths=0.3,
-        )  # fmt: skip
+        delta, rho, rate = ([p[key] for p in amp] for key in ("delta", "rho", "rate"))
+        marks = {"marker": "s", "s": 60, "edgecolors": "0.6", "linewidths": 0.3}
+        drawn = axis.scatter(delta, rho, c=rate, cmap="gray", vmin=0, vmax=1, **marks)
         figure.colorbar(drawn, ax=axis, label="share recovered (AMP)")
         line = np.linspace(0.05, 0.95, 60)
         axis.plot(line, [donoho_tanner(d)[0] for d in line], color="#c0392b", linewidth=1, label="Donoho-Tanner")
@@ -430,17 +434,17 @@ def picture(report: dict[str, Any], output: Path) -> None:
 
 
 def sizes_of(quick: bool) -> dict[str, dict[str, Any]]:
-    deltas = [0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    diagram = {"n": 1000, "trials": 100, "deltas": [0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]}
+    diagram |= {"rhos": [round(0.04 * i, 2) for i in range(1, 21)], "offsets": [-0.045, -0.015, 0.015, 0.045]}
+    diagram |= {"amp_iterations": 400, "l1_steps": 3000}
+    ratios = [round(0.1 + 0.05 * i, 2) for i in range(11)]
     sizes: dict[str, dict[str, Any]] = {
-        "diagram": {
-            "n": 1000, "trials": 100, "deltas": deltas, "rhos": [round(0.04 * i, 2) for i in range(1, 21)],
-            "offsets": [-0.045, -0.015, 0.015, 0.045], "amp_iterations": 400, "l1_steps": 3000,
-        },
+        "diagram": diagram,
         "evolution": {"n": 4000, "trials": 50, "iterations": 20, "alphas": [1.0, 1.25, 1.4, 2.0], "agreeing": 4},
         "stability": {"trials": 20, "eps": [float(v) for v in np.geomspace(1e-3, 1e-1, 7)]},
-        "sparse": {"n": 256, "k": 20, "matrices": 20, "trials": 1000, "deltas": [round(0.1 + 0.05 * i, 2) for i in range(11)]},
+        "sparse": {"n": 256, "k": 20, "matrices": 20, "trials": 1000, "deltas": ratios},
         "patches": {"matrices": 4, "trials": 200, "deltas": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]},
-    }  # fmt: skip
+    }
     if quick:
         sizes["diagram"] |= {"n": 200, "trials": 20, "deltas": [0.5], "rhos": [0.2, 0.6], "amp_iterations": 100}
         sizes["diagram"] |= {"l1_steps": 1000}

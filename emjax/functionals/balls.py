@@ -1,8 +1,9 @@
 """The ball of a weighted l1 norm: `sum_i w_i |x_i| <= radius`, and the projection onto it.
 
 The nearest point is `x_i (1 - theta w_i / |x_i|)_+` with the least `theta >= 0` for which it lies in the ball. The
-excess `f(theta) = sum_i w_i (|x_i| - theta w_i)_+ - radius` is convex, decreasing and piecewise linear, so that Newton's
-iteration from 0 climbs to its root and arrives after finitely many steps (Michelot 1986; Condat 2016 for a survey).
+excess `f(theta) = sum_i w_i (|x_i| - theta w_i)_+ - radius` is convex, decreasing and piecewise linear, so that the
+iteration of Newton from 0 climbs to its root and arrives after finitely many steps (Michelot 1986; for a survey, Condat
+2016).
 """
 
 import math

@@ -14,8 +14,8 @@ rounding may hide is bounded by `allowance`, which is added to every reported ga
 - `x` is rounded itself, so that no residual is known better than to `eps |x|`: what is left where the optimum is zero;
 - `K_i x` is exact to a unit an entry for differences, but off by `eps |K_i| |x|` for a transform.
 
-A constraint (a `Ball` of the measurements, an `L1Ball`) that `x` violates adds nothing to the objective; the gap is then
-no less than the relative violation.
+A constraint (a `Ball` of the measurements, an `L1Ball`) that `x` violates adds nothing to the objective; the gap is
+then no less than the relative violation.
 """
 
 import dataclasses

@@ -2,14 +2,14 @@
 
     minimise sum_i w_i |W x|_i   subject to   |A x - y| <= eps,        W orthonormal (or the identity)
 
-The curve `phi(tau) = min |A x - y|` over the ball `sum w |W x| <= tau` is convex and falls to `eps` at the optimum. Every
-residual `r = A v - y`, that of the best `x` or not, gives a line below it:
+The curve `phi(tau) = min |A x - y|` over the ball `sum w |W x| <= tau` is convex and falls to `eps` at the optimum.
+Every residual `r = A v - y`, that of the best `x` or not, gives a line below it:
 
     phi(tau) >= a - tau b,    a = -<y, r> / |r|,    b = max_i |W A.H r|_i / (w_i |r|),
 
-and `(a - eps) / b`, where the line meets `eps`, is a lower bound of the optimum: the dual objective. At the best `x` it is
-Newton's step. So `tau` climbs from line to line and never beyond the optimum (Aravkin, Burke, Drusvyatskiy, Friedlander,
-Roy 2019), in every accelerated projected gradient step (`fista.py`) whose line passes near its residual:
+and `(a - eps) / b`, where the line meets `eps`, is a lower bound of the optimum: the dual objective. At the best `x` it
+is the step of Newton. So `tau` climbs from line to line and never beyond the optimum (Aravkin, Burke, Drusvyatskiy,
+Friedlander, Roy 2019), in every accelerated projected gradient step (`fista.py`) whose line passes near its residual:
 
     tau <- max(tau, (a - eps) / b)        if  a - tau b - eps >= 0.9 (|r| - eps)
     x' = P_tau(v - A.H r / L),     t' = (1 + sqrt(1 + 4 t^2)) / 2
