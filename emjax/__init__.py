@@ -25,6 +25,7 @@ _NAMES = {
     "Box": "functionals",
     "GroupL1": "functionals",
     "L1": "functionals",
+    "L1Ball": "functionals",
     "HuberLoss": "functionals",
     "L2Ball": "functionals",
     "LeastSquares": "functionals",
@@ -55,7 +56,17 @@ if TYPE_CHECKING:
         weights,
     )
     from emjax.acquisition import Noise
-    from emjax.functionals import L1, Box, GroupL1, HuberLoss, L2Ball, LeastSquares, PoissonLikelihood, Quadratic
+    from emjax.functionals import (
+        L1,
+        Box,
+        GroupL1,
+        HuberLoss,
+        L1Ball,
+        L2Ball,
+        LeastSquares,
+        PoissonLikelihood,
+        Quadratic,
+    )
     from emjax.reconstructors import load
     from emjax.solvers import TGV, TV, Problem, Solution, Status, Term, solve
 

@@ -100,7 +100,10 @@ def batch_axes(tree: Any, batch_ndim: int = 0) -> Any:
         _, treedef = jax.tree.flatten(tree, is_leaf=lambda x: x is not tree)
         return jax.tree.unflatten(treedef, children)
     if isinstance(tree, tuple | list):
-        return type(tree)(batch_axes(t) for t in tree)
+        parts = [batch_axes(t) for t in tree]
+        return (
+            type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
+        )  # named tuples take them one by one
     if isinstance(tree, dict):
         return {k: batch_axes(v) for k, v in tree.items()}
     return jax.tree.map(lambda _: batch_ndim, tree)

@@ -1,5 +1,6 @@
 """Closed-form proximal functions and data terms."""
 
+from emjax.functionals.balls import L1Ball
 from emjax.functionals.base import Functional
 from emjax.functionals.denoisers import as_denoiser
 from emjax.functionals.fidelities import Fidelity, HuberLoss, L2Ball, PoissonLikelihood
@@ -18,6 +19,7 @@ __all__ = [
     "Huber",
     "HuberLoss",
     "KullbackLeibler",
+    "L1Ball",
     "L2Ball",
     "LeastSquares",
     "NuclearNorm",

@@ -16,7 +16,7 @@ from emjax.operators.base import as_float
 
 @pytree_dataclass
 class L1(Functional):
-    """`g(x) = sum_i w_i |x_i|` for real or complex `x`; `w >= 0`."""
+    """`g(x) = sum_i w_i |x_i|` for real or complex `x`; `w >= 0`, infinite for entries that have to be zero."""
 
     weight: Any = leaf("ndim")
     ndim: int | None = static(default=None)
@@ -25,7 +25,7 @@ class L1(Functional):
         assign(self, weight=weights("the weight of a norm", self.weight))
 
     def __call__(self, x: Array) -> Array:
-        return self.total(self.weight * jnp.abs(x))
+        return self.total(jnp.where(x == 0, 0, self.weight * jnp.abs(x)))
 
     def prox(self, x: Array, step: Array) -> Array:
         threshold = step * self.weight
@@ -52,10 +52,11 @@ class L1(Functional):
         return _shrink(self, jnp.abs(u), self.weight)
 
     def slope(self, x: Array, u: Array) -> Array:
-        return self.norm(u) + self.norm(jnp.broadcast_to(self.weight, x.shape))
+        finite = jnp.where(jnp.isinf(self.weight), 0, self.weight)  # what has to be zero is so exactly
+        return self.norm(u) + self.norm(jnp.broadcast_to(finite, x.shape))
 
     def fenchel_gap(self, x: Array, u: Array) -> Array:
-        return self.total(self.weight * jnp.abs(x) - jnp.real(jnp.conj(u) * x))
+        return self.total(jnp.where(x == 0, 0, self.weight * jnp.abs(x) - jnp.real(jnp.conj(u) * x)))
 
 
 @pytree_dataclass

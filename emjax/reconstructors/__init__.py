@@ -9,6 +9,7 @@ from emjax.reconstructors.linear import DelaunayPlan, LinearInterpolation
 from emjax.reconstructors.linear import plan as linear_plan
 from emjax.reconstructors.message_passing import AMP, VAMP, BernoulliGauss, SoftThreshold
 from emjax.reconstructors.plug_and_play import PlugAndPlay
+from emjax.reconstructors.sparse import BasisPursuit, Lasso, ReweightedL1
 from emjax.reconstructors.spectral import Spectral
 from emjax.reconstructors.stabilised import Stabilised
 from emjax.reconstructors.variational import TotalGeneralisedVariation, TotalVariation, WaveletL1
@@ -43,12 +44,15 @@ __all__ = [
     "METHODS",
     "OMP",
     "VAMP",
+    "BasisPursuit",
     "BernoulliGauss",
     "CoSaMP",
     "DelaunayPlan",
+    "Lasso",
     "LinearInterpolation",
     "PlugAndPlay",
     "Reconstructor",
+    "ReweightedL1",
     "SoftThreshold",
     "Spectral",
     "Stabilised",

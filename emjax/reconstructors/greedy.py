@@ -6,6 +6,7 @@
 operators run as one vectorised program.
 """
 
+import dataclasses
 from typing import Any, ClassVar, NamedTuple, Self
 
 import jax.numpy as jnp
@@ -33,6 +34,22 @@ class Atoms(NamedTuple):
         wanted = jnp.issubdtype(self.op.in_dtype, jnp.complexfloating)
         return (back if wanted else jnp.real(back)).ravel()
 
+    def vector(self, r: Array) -> Array:
+        """Measurements as a vector whose inner product is the one of the items: for real items that of real numbers."""
+        r = r.ravel()
+        return jnp.concatenate([r.real, r.imag]) if self._split else r
+
+    def measured(self, v: Array) -> Array:
+        """Back from `vector`."""
+        if self._split:
+            real, imag = jnp.split(v, 2)
+            v = lax.complex(real, imag)
+        return v.reshape(self.y.shape)
+
+    @property
+    def _split(self) -> bool:
+        return jnp.iscomplexobj(self.y) and not jnp.issubdtype(self.op.in_dtype, jnp.complexfloating)
+
     @property
     def size(self) -> int:
         n = 1
@@ -46,6 +63,13 @@ class Atoms(NamedTuple):
             return jnp.sqrt(jnp.sum(jnp.abs(self.op.matrix) ** 2, axis=-2))
         d = self.op.gram_diagonal()
         return jnp.ones(self.size) if d is None else jnp.sqrt(jnp.broadcast_to(d, self.op.in_shape).ravel())
+
+
+def known(y: Array, A: LinearOperator) -> Array:
+    """False where measurements or operator are not finite: nothing is known of such an item."""
+    unit = jnp.max(jnp.abs(y))
+    y = y / jnp.where(unit > 0, unit, 1)
+    return jnp.all(jnp.isfinite(y)) & jnp.all(jnp.isfinite(A.adjoint(y)))
 
 
 def square(r: Array) -> Array:
@@ -121,9 +145,12 @@ class Greedy(Reconstructor):
                 f"{type(self).__name__}: {self.sparsity} coefficients are more than the {y.size} measurements or the "
                 f"{atoms.size} unknowns determine"
             )
-        c = self._coefficients(atoms)
-        # Nothing is known of an item whose measurements are not finite.
-        c = jnp.where(jnp.all(jnp.isfinite(y)), c, jnp.nan).reshape(op.in_shape)
+        # Squares of very small and very large numbers leave the range of float32.
+        unit = jnp.max(jnp.abs(y))
+        unit = jnp.where((unit > 0) & jnp.isfinite(unit), unit, 1)
+        method = dataclasses.replace(self, tolerance=self.tolerance / unit)
+        c = unit * method._coefficients(Atoms(op, y / unit))
+        c = jnp.where(known(y, op), c, jnp.nan).reshape(op.in_shape)
         return c if W is None else W.adjoint(c)
 
     def _coefficients(self, atoms: Atoms) -> Array:
@@ -148,22 +175,22 @@ class OMP(Greedy):
 
         def add(i: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             basis, support, r = state
-            fit = jnp.where(support, -1, jnp.abs(atoms.adjoint(r)) / scale)
+            fit = jnp.where(support, -1, jnp.abs(atoms.adjoint(atoms.measured(r))) / scale)
             j = jnp.argmax(fit)
             go_on = (square(r) > self.tolerance**2) & (fit[j] > 0)
             unit = jnp.zeros(atoms.size, atoms.op.in_dtype).at[j].set(1)
-            q = atoms.forward(unit).astype(r.dtype).ravel()
+            q = atoms.vector(atoms.forward(unit).astype(y.dtype))
             for _ in range(2):  # twice is enough (Kahan, Parlett)
                 q = q - basis.T @ (jnp.conj(basis) @ q)
             size = jnp.sqrt(square(q))
             q = jnp.where(go_on & (size > 0), q / jnp.where(size > 0, size, 1), 0)
-            flat = r.ravel()
-            flat = flat - q * jnp.sum(jnp.conj(q) * flat)
-            return basis.at[i].set(q), support.at[j].set(support[j] | go_on), flat.reshape(r.shape)
+            r = r - q * jnp.sum(jnp.conj(q) * r)
+            return basis.at[i].set(q), support.at[j].set(support[j] | go_on), r
 
-        basis = jnp.zeros((self.sparsity, y.size), y.dtype)
+        r = atoms.vector(y)
+        basis = jnp.zeros((self.sparsity, r.size), r.dtype)
         support = jnp.zeros(atoms.size, bool)
-        _, support, _ = lax.fori_loop(0, self.sparsity, add, (basis, support, y))
+        _, support, _ = lax.fori_loop(0, self.sparsity, add, (basis, support, r))
         return least_squares(atoms, support, _zeros(atoms), 4 * self.sparsity + 10)
 
 

@@ -16,11 +16,11 @@ from jax import Array, lax
 
 from emjax._pytree import assign, leaf, pytree_dataclass, static
 from emjax.acquisition.noise import Noise
-from emjax.functionals.denoisers import Denoiser, as_denoiser
+from emjax.functionals.denoisers import as_denoiser
 from emjax.operators import Dense, LinearOperator
 from emjax.operators.base import as_float
 from emjax.reconstructors.base import Reconstructor
-from emjax.reconstructors.greedy import square
+from emjax.reconstructors.greedy import known, square
 
 
 @pytree_dataclass
@@ -47,12 +47,19 @@ class SoftThreshold:
         return v * (jnp.maximum(size - self.alpha * sigma, 0) / jnp.where(size > 0, size, 1))
 
     def divergence(self, v: Array, sigma: Array) -> Array:
-        return jnp.mean((jnp.abs(v) > self.alpha * sigma).astype(jnp.real(v).dtype))
+        size, threshold = jnp.abs(v), self.alpha * sigma
+        kept = size > threshold
+        # Of complex numbers along both axes: across the phase the threshold shrinks, too.
+        slope = 1 - 0.5 * threshold / jnp.where(kept, size, 1) if jnp.iscomplexobj(v) else jnp.ones_like(size)
+        return jnp.mean(jnp.where(kept, slope, 0))
 
 
 @pytree_dataclass
 class BernoulliGauss:
-    """The mean of `x` given `v` when a share `rho` of the entries is `N(0, variance)` and the rest zero."""
+    """The mean of `x` given `v` when a share `rho` of the entries is `N(0, variance)` and the rest zero.
+
+    For complex entries the normal distribution is the circular one, `variance` that of both parts together.
+    """
 
     rho: Any = 0.1
     variance: Any = 1.0
@@ -60,15 +67,22 @@ class BernoulliGauss:
     def __post_init__(self) -> None:
         assign(self, rho=as_float(self.rho), variance=as_float(self.variance))
 
-    def __call__(self, v: Array, sigma: Array) -> Array:
+    def _factor(self, square: Array, sigma: Array, half: float) -> Array:
+        """The answer over `v`, a function of `|v|^2`."""
         s2 = sigma**2
         gain = self.variance / (self.variance + s2)
         # log of the odds that the entry is not zero
-        odds = jnp.log(self.rho / (1 - self.rho)) + 0.5 * jnp.log(s2 / (self.variance + s2)) + 0.5 * v**2 * gain / s2
-        return gain * v * jax.nn.sigmoid(odds)
+        odds = jnp.log(self.rho / (1 - self.rho)) + half * (jnp.log(s2 / (self.variance + s2)) + square * gain / s2)
+        return gain * jax.nn.sigmoid(odds)
+
+    def __call__(self, v: Array, sigma: Array) -> Array:
+        half = 1.0 if jnp.iscomplexobj(v) else 0.5
+        return v * self._factor(jnp.abs(v) ** 2, sigma, half)
 
     def divergence(self, v: Array, sigma: Array) -> Array:
-        return jnp.mean(jax.grad(lambda u: jnp.sum(self(u, sigma)))(v))
+        half, square = 1.0 if jnp.iscomplexobj(v) else 0.5, jnp.abs(v) ** 2
+        factor, slope = jax.jvp(lambda w: self._factor(w, sigma, half), (square,), (jnp.ones_like(square),))
+        return jnp.mean(factor + square / half * slope)
 
 
 def donoho_tanner(delta: float) -> tuple[float, float]:
@@ -91,14 +105,17 @@ def donoho_tanner(delta: float) -> tuple[float, float]:
     return float(rho(found.x)), float(found.x)
 
 
-def divergence(eta: Denoiser, v: Array, sigma: Array, x: Array, key: Array) -> Array:
+def divergence(eta: "InUnits", v: Array, sigma: Array, x: Array, key: Array) -> Array:
     """The mean of `d eta_i / d v_i`: the denoiser's own, or from one random probe."""
-    own = getattr(eta, "divergence", None)
-    if own is not None:
-        return own(v, sigma)
-    probe = jax.random.rademacher(key, v.shape, jnp.real(v).dtype)
-    h = 1e-3 * jnp.max(jnp.abs(v)) + jnp.finfo(probe.dtype).tiny
-    return jnp.mean(probe * (eta(v + h * probe, sigma) - x)) / h
+    if hasattr(eta.eta, "divergence"):
+        return eta.eta.divergence(eta.unit * v, eta.unit * sigma)
+    real = jnp.real(v).dtype
+    probe = jax.random.rademacher(key, v.shape, real)
+    if jnp.iscomplexobj(v):
+        imag = jax.random.rademacher(jax.random.fold_in(key, 1), v.shape, real)
+        probe = lax.complex(probe, imag) / 2**0.5
+    h = 1e-3 * jnp.max(jnp.abs(v)) + jnp.finfo(real).tiny
+    return jnp.mean(jnp.real(jnp.conj(probe) * (eta(v + h * probe, sigma) - x))) / h
 
 
 class Trace(NamedTuple):
@@ -143,12 +160,15 @@ class AMP(Reconstructor):
         return self._run(A.measured(as_float(y)), A, True)
 
     def _run(self, y: Array, A: LinearOperator, keep: bool) -> tuple[Array, Trace]:
-        m, n = y.size, math.prod(A.in_shape)
+        real = not jnp.issubdtype(A.in_dtype, jnp.complexfloating)
+        # Of real items a complex measurement tells two numbers.
+        m, n = y.size * (2 if real and jnp.iscomplexobj(y) else 1), math.prod(A.in_shape)
         eta = SoftThreshold.minimax(min(1.0, m / n)) if self.denoiser is None else self.denoiser
         each = getattr(eta, "scale_free", False) and isinstance(A, Dense)
+        y, unit = scaled(y)
+        eta = InUnits(eta, unit)
         norms = _column_norms(A) if each else column_norm(A)  # type: ignore[arg-type]
         scale = 1 / jnp.where(norms > 0, norms, 1)
-        real = not jnp.issubdtype(A.in_dtype, jnp.complexfloating)
 
         def step(carry: tuple, key: Array) -> tuple[tuple, Any]:
             x, z, best, least = carry
@@ -170,9 +190,9 @@ class AMP(Reconstructor):
         (x, _, best, least), (sigma, xs) = lax.scan(step, (x, y, x, square(y)), keys)
         final = square(y - A.forward(scale * x))
         # The last iterate has the smallest error where the method converges; elsewhere the best is less wrong.
-        x = scale * jnp.where(final <= 2 * least, x, best)
-        xs = scale * xs if keep else None
-        return jnp.where(jnp.all(jnp.isfinite(y)), x, jnp.nan), Trace(sigma, xs)
+        x = unit * scale * jnp.where(final <= 2 * least, x, best)
+        xs = unit * scale * xs if keep else None
+        return jnp.where(known(y, A), x, jnp.nan), Trace(unit * sigma, xs)
 
 
 @pytree_dataclass
@@ -211,7 +231,12 @@ class VAMP(Reconstructor):
         n = math.prod(A.in_shape)
         eta = SoftThreshold.minimax(min(1.0, y.size / n)) if self.denoiser is None else self.denoiser
         dtype = jnp.real(y).dtype
-        sigma = jnp.asarray(self.noise_sigma if noise is None else noise.read_sigma, dtype)
+        y, unit = scaled(y)
+        eta = InUnits(eta, unit)
+        real = not jnp.issubdtype(A.in_dtype, jnp.complexfloating)
+        if real and jnp.iscomplexobj(y):
+            raise ValueError(f"VAMP does not take complex measurements of real items, which {A} gives; take AMP")
+        sigma = jnp.asarray(self.noise_sigma if noise is None else noise.read_sigma, dtype) / unit
         s, rows, coefficients = spectrum(A, y)  # A.H A = rows.H s^2 rows
         tiny = jnp.finfo(dtype).eps ** 2 * jnp.max(s) ** 2
         precision = 1 / jnp.maximum(sigma**2, tiny)
@@ -239,12 +264,31 @@ class VAMP(Reconstructor):
 
         power = square(y) / jnp.maximum(jnp.sum(s**2), jnp.finfo(dtype).tiny)
         g = 1 / jnp.maximum(power, jnp.finfo(dtype).tiny)
-        r, _ = lmmse(jnp.zeros(shape, dtype), g)
+        x = jnp.zeros(shape, dtype if real else y.dtype)
+        r, _ = lmmse(x, g)
         keys = jax.random.split(jax.random.key(0), self.iterations)
         # The first r is the linear estimate, taken to be as wrong as x is large.
-        (_, _, x), _ = lax.scan(step, (r, g, jnp.zeros(shape, dtype)), keys)
+        (_, _, x), _ = lax.scan(step, (r, g, x), keys)
         x = jnp.where(jnp.any(y != 0) & (jnp.max(s) > 0), x, 0)  # nothing measured, or nothing measurable
-        return jnp.where(jnp.all(jnp.isfinite(y)), x, jnp.nan)
+        return jnp.where(known(y, A), unit * x, jnp.nan)
+
+
+def scaled(y: Array) -> tuple[Array, Array]:
+    """The measurements over the power of two below their largest, and that: squares stay in the range of float32."""
+    largest = jnp.max(jnp.abs(y))
+    largest = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    unit = jnp.ldexp(jnp.ones_like(largest), jnp.frexp(largest)[1] - 1)
+    return y / unit, unit
+
+
+class InUnits(NamedTuple):
+    """A denoiser for items in multiples of `unit`."""
+
+    eta: Any
+    unit: Array
+
+    def __call__(self, v: Array, sigma: Array) -> Array:
+        return self.eta(self.unit * v, self.unit * sigma) / self.unit
 
 
 def _column_norms(A: Dense) -> Array:

@@ -5,6 +5,7 @@ from emjax.solvers.condat_vu import CondatVu
 from emjax.solvers.fista import FISTA
 from emjax.solvers.gradients import Implicit, OneStep, Unrolled
 from emjax.solvers.loop import History, Solver, Status
+from emjax.solvers.pareto import ParetoRoot
 from emjax.solvers.pcg import PCG
 from emjax.solvers.pdhg import PDHG
 from emjax.solvers.plug_and_play import HQS, PnPADMM, PnPPGD
@@ -25,6 +26,7 @@ __all__ = [
     "History",
     "Implicit",
     "OneStep",
+    "ParetoRoot",
     "PnPADMM",
     "PnPPGD",
     "Problem",

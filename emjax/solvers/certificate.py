@@ -14,8 +14,8 @@ rounding may hide is bounded by `allowance`, which is added to every reported ga
 - `x` is rounded itself, so that no residual is known better than to `eps |x|`: what is left where the optimum is zero;
 - `K_i x` is exact to a unit an entry for differences, but off by `eps |K_i| |x|` for a transform.
 
-A constraint on measurements (a `Ball`) that `x` violates adds nothing to the objective; the gap is then no less than
-the relative violation.
+A constraint (a `Ball` of the measurements, an `L1Ball`) that `x` violates adds nothing to the objective; the gap is
+then no less than the relative violation.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from emjax.functionals import Ball, Box, Fidelity, Functional, LeastSquares, Quadratic
+from emjax.functionals import Ball, Box, Fidelity, Functional, L1Ball, LeastSquares, Quadratic
 from emjax.operators import OnImage
 from emjax.solvers.problem import Problem, total
 
@@ -181,19 +181,23 @@ def of_image(data: LeastSquares | Fidelity) -> LeastSquares | Fidelity:
 
 
 def _value(g: Functional, z: Array) -> Array:
-    return jnp.zeros((), jnp.real(z).dtype) if isinstance(g, Ball) else g(z)
+    return jnp.zeros((), jnp.real(z).dtype) if isinstance(g, Ball | L1Ball) else g(z)
 
 
 def _violated(problem: Problem, images: list[Array | None], c: Certificate) -> Certificate:
     """The same with the gap no less than the largest relative violation of a ball."""
     data = problem.data.functional if isinstance(problem.data, Fidelity) else None
+    # What `judge` takes an objective of zero for.
+    y = problem.data.y
+    floor = (0.5 * jnp.finfo(c.objective.dtype).eps ** 2 * jnp.sum(jnp.real(y * jnp.conj(y)))).astype(c.objective.dtype)
+    least = jnp.maximum(jnp.maximum(c.objective, floor), 1e-30)
     functionals = [data, *[t.functional for t in problem.terms]]
     for g, z in zip(functionals, images, strict=True):
-        if isinstance(g, Ball):
+        if isinstance(g, Ball | L1Ball):
             assert z is not None
             # Rounding of a measurement is no violation.
             violation = jnp.maximum(g.violation(z) - units(z), 0)
-            c = c._replace(gap=jnp.maximum(c.gap, violation * jnp.maximum(c.objective, 1e-30)))
+            c = c._replace(gap=jnp.maximum(c.gap, violation * least))
     return c
 
 
@@ -226,7 +230,8 @@ def from_dual(problem: Problem, x: Array, q: Array) -> Certificate:
     """
     data, terms = problem.data, problem.terms
     assert isinstance(data, Fidelity)
-    z, back = data.A.forward(x), jnp.real(data.A.adjoint(q)).astype(x.dtype)
+    z, back = data.A.forward(x), data.A.adjoint(q)
+    back = (back if jnp.iscomplexobj(x) else jnp.real(back)).astype(x.dtype)
     images = [t.K.forward(x) for t in terms]
     objective = _value(data.functional, z) + total(
         [_value(t.functional, v) for t, v in zip(terms, images, strict=True)]
@@ -266,6 +271,7 @@ def from_primal(problem: Problem, x: Array) -> Certificate:
     """The certificate from `x` alone: the data's dual is its weighted residual, scaled or mapped to be feasible.
 
     - one l1-type term behind an isometry `W`, no box: `p = -s W A.H q`, the largest `s <= 1` inside the dual ball;
+    - an `L1Ball` behind an isometry, no box: the residual times the best `s <= 1`;
     - one quadratic prior: its conjugate is finite everywhere;
     - a box alone: likewise;
     - no term and a diagonal `A.H A`: its minimum in closed form.
@@ -280,7 +286,8 @@ def _from_primal(problem: Problem, x: Array) -> Certificate:
     q = data.weighted(data.residual(x))
     back = data.A.adjoint(q)
     size = data.A.norm_bound() * norm(q)
-    objective = data(x) + total([t(x) for t in terms])
+    images = [t.K.forward(x) for t in terms]
+    objective = data(x) + total([_value(t.functional, z) for t, z in zip(terms, images, strict=True)])
     if not terms and problem.box is None and (diagonal := data.gram_diagonal()) is not None:
         gap = 0.5 * jnp.sum(_over(back, jnp.broadcast_to(diagonal, back.shape)))
         return Certificate(
@@ -294,9 +301,19 @@ def _from_primal(problem: Problem, x: Array) -> Certificate:
         if isinstance(g, Quadratic) and K.is_diagonal and K.gram_scale() is not None:
             return _quadratic(g, x, back, size, objective)
         isometry = K.gram_scale()
+        if isinstance(g, L1Ball) and isometry is not None:
+            z, p = images[0], -K.forward(back) / isometry.astype(objective.dtype)
+            # gap(s) = s a + (1 - s)^2 b: at s = 1 the gap of Frank and Wolfe.
+            a, b = g.fenchel_gap(z, p), objective
+            s = jnp.clip(1 - a / jnp.where(b > 0, 2 * b, 1), 0, 1)
+            gap = jnp.where(s > 0, s * a, 0) + (1 - s) ** 2 * b
+            gap = jnp.where(jnp.isnan(a), jnp.nan, gap)
+            reach = jnp.where(s > 0, s * g.conjugate(p), 0)
+            hidden = 2 * objective + 2 * reach + norm(x) * size
+            return _violated(problem, [None, z], Certificate(objective, gap, units(x) * hidden))
         if hasattr(g, "shrink") and isometry is not None:
             # K.H K = c I: u = -back = K.H p with p = -(1/c) K back.
-            z, p = K.forward(x), -K.forward(back) / isometry.astype(objective.dtype)
+            z, p = images[0], -K.forward(back) / isometry.astype(objective.dtype)
             s = g.shrink(p)
             gap = g.fenchel_gap(z, s * p) + 0.5 * jnp.sum(_over((1 - s) * q, data.weight))
             # p itself is only rounded, and its scale with it: twice the objective.

@@ -3,7 +3,8 @@
     x' = prox_{g/L}(z - (A.H w (A z - y)) / L),     t' = (1 + sqrt(1 + 4 t^2)) / 2
     z' = x' + (t - 1) / t' (x' - x);                t' = 1, z' = x'  where <z - x', x' - x> > 0
 
-for least squares plus one term `g(W x)` with `W` orthonormal (or the identity), or plus a box.
+for least squares plus one term `g(W x)` with `W` orthonormal (or the identity), or plus a box. `g` may be a constraint
+(`L1Ball`): then it is the accelerated projected gradient.
 """
 
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from emjax._pytree import pytree_dataclass, static
-from emjax.functionals import LeastSquares
+from emjax.functionals import L1Ball, LeastSquares
 from emjax.solvers.certificate import Certificate, from_primal
 from emjax.solvers.problem import Problem
 
@@ -56,6 +57,8 @@ class FISTA:
     def init(self, plan: Plan, x0: Array | None) -> State:
         if x0 is None:
             x0 = plan.step * plan.problem.data.backprojection()
+        if plan.problem.box is not None or any(isinstance(t.functional, L1Ball) for t in plan.problem.terms):
+            x0 = self._prox(plan, x0)  # constraints hold from the first certificate on
         return State(x0, x0, jnp.ones((), jnp.real(x0).dtype))
 
     def resume(self, plan: Plan, state: State) -> State:

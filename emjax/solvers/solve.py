@@ -15,6 +15,7 @@ from jax import Array, lax
 
 from emjax._pytree import batch_axes, pytree_dataclass, static
 from emjax.functionals import PoissonLikelihood
+from emjax.operators import Dense
 from emjax.solvers import loop
 from emjax.solvers.admm import ADMM, exact_basis
 from emjax.solvers.cores import spread, threads
@@ -178,14 +179,20 @@ def _advance(problem: Problem, solver: Solver, carry: Carry, tolerance: Array, l
     return loop.advance(solver, solver.prepare(problem), carry, tolerance, limit)
 
 
+def _one_matrix(args: tuple[Any, ...], in_batched: Any) -> bool:
+    """Whether the items share a matrix."""
+    A = args[0].data.A
+    return isinstance(A, Dense) and not in_batched[0].data.A.matrix
+
+
 @functools.cache
 def _single(rows: int) -> Callable[..., Any]:
-    return undifferentiable(by_backend(functools.partial(_run, rows)))
+    return undifferentiable(by_backend(functools.partial(_run, rows), _one_matrix))
 
 
 @functools.cache
 def _continued() -> Callable[..., Any]:
-    return undifferentiable(by_backend(_advance))
+    return undifferentiable(by_backend(_advance, _one_matrix))
 
 
 @functools.partial(jax.jit, static_argnames=("rows", "batched", "count"))
@@ -224,7 +231,7 @@ def _batch(
     args = (flat, solver, start, tolerance, limit)
     if size is not None and (place := placement(flat)) is not None:
         return split(_local, *place, flat, (solver, tolerance, limit), start, rows=rows)
-    if size is not None:
+    if size is not None and not _one_matrix(args[0], [jax.tree.map(lambda axis: axis == 0, flat[1].value)]):
         pixels = max(math.prod(flat[0].in_shape), flat[0].data.y.size // max(size, 1))
         if (workers := threads(args, size, pixels)) > 1:
             return spread(_compiled, args, size, workers, rows=rows, batched=True)

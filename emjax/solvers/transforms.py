@@ -1,7 +1,8 @@
 """How a solve meets `vmap` and `grad`.
 
 A batch runs as `vmap` on accelerators and item by item on a CPU, where a vectorised while-loop costs several times as
-much; outside other programs its items are spread over the cores besides (`cores.py`).
+much; outside other programs its items are spread over the cores besides (`cores.py`). Items that share one matrix are
+vectorised on a CPU too: the product with many vectors costs little more than that with one.
 """
 
 from collections.abc import Callable
@@ -12,8 +13,13 @@ from jax import Array, lax
 from jax.custom_batching import custom_vmap
 
 
-def by_backend(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """`fn` whose `vmap` runs item by item on a CPU and vectorised elsewhere."""
+def by_backend(
+    fn: Callable[..., Any], together: Callable[[tuple[Any, ...], Any], bool] = lambda args, in_batched: False
+) -> Callable[..., Any]:
+    """`fn` whose `vmap` runs item by item on a CPU and vectorised elsewhere, or everywhere where `together` says so.
+
+    `together(args, in_batched)` sees the arguments and which of their leaves are mapped.
+    """
     fn = jax.jit(fn)  # traced once for the several forms below
     mapped = custom_vmap(fn)
 
@@ -34,7 +40,10 @@ def by_backend(fn: Callable[..., Any]) -> Callable[..., Any]:
         def vectorised(items: list[Array], shared: list[Array]) -> Any:
             return jax.vmap(lambda i: one(fn, i, shared))(items)
 
-        out = lax.platform_dependent(moving, fixed, cpu=sequential, default=vectorised)
+        if together(args, in_batched):
+            out = vectorised(moving, fixed)
+        else:
+            out = lax.platform_dependent(moving, fixed, cpu=sequential, default=vectorised)
         return out, jax.tree.map(lambda _: True, out)
 
     return mapped

@@ -1,6 +1,7 @@
 """Proximal maps against brute force, conjugates by Fenchel and Moreau, batches against single items."""
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from emjax.functionals import (
     Huber,
     HuberLoss,
     KullbackLeibler,
+    L1Ball,
     LeastSquares,
     NuclearNorm,
     PoissonLikelihood,
@@ -75,6 +77,8 @@ CASES = [
     ),
     Case("Huber", lambda r, b: Huber(positive(r, (*b, 1)), r.standard_normal((*b, 3)), 1), (3,)),
     Case("Ball", lambda r, b: Ball(positive(r, b), 0.1 * r.standard_normal((*b, 3)), 1), (3,)),
+    Case("L1Ball", lambda r, b: L1Ball(positive(r, b), 1.0, 1), (3,)),
+    Case("L1Ball, weights, complex", lambda r, b: L1Ball(positive(r, b), positive(r, (*b, 4)), 1), (4,), True),
     Case("NuclearNorm", lambda r, b: NuclearNorm(positive(r, b), 2), (1, 3)),
     Case("NuclearNorm, square", lambda r, b: NuclearNorm(positive(r, b), 2), (2, 2)),
     Case("NuclearNorm of blocks", lambda r, b: NuclearNorm(positive(r, (*b, 4)), 3), (4, 3, 2)),
@@ -117,7 +121,9 @@ with_conjugate = pytest.mark.parametrize(
     ids=lambda c: c.name,
 )
 # A search takes few numbers: "NuclearNorm of blocks" is one of NuclearNorm a block, which `test_batches` compares.
-searched = pytest.mark.parametrize("case", [c for c in CASES if np.prod(c.shape) <= 4], ids=lambda c: c.name)
+searched = pytest.mark.parametrize(
+    "case", [c for c in CASES if np.prod(c.shape) * (1 + c.complex_) <= 4], ids=lambda c: c.name
+)
 
 
 def draw(case: Case, seed: int, batch: tuple[int, ...] = ()) -> tuple[Functional, jax.Array, np.random.Generator]:
@@ -145,6 +151,9 @@ def domain(g: Functional, n: int) -> tuple[list[tuple[float, float]] | None, lis
     if isinstance(g, Ball):
         inside = {"type": "ineq", "fun": lambda v: float(g.radius**2 - np.sum((v - g.centre) ** 2))}
         return None, [inside]
+    if isinstance(g, L1Ball):  # of weights one: a linear inequality for every combination of signs
+        signs = np.array(list(itertools.product((-1, 1), repeat=n)))
+        return None, [{"type": "ineq", "fun": lambda v: float(g.radius) - signs @ v}]
     return None, []
 
 
@@ -156,14 +165,14 @@ def brute_force(g: Functional, x: np.ndarray, step: float) -> np.ndarray:
 
     n = x.size * (2 if np.iscomplexobj(x) else 1)
     bounds, inequalities = domain(g, n)
-    indicator = isinstance(g, Box | Ball)
+    indicator = isinstance(g, Box | Ball | L1Ball)
     value = jax.jit(lambda v: (0.0 if indicator else g(v)) + jnp.sum(jnp.abs(v - x) ** 2) / (2 * step))
 
     def objective(v: np.ndarray) -> float:
         return float(value(back(v)))
 
     if inequalities:
-        start = np.asarray(g.centre, float)
+        start = np.broadcast_to(getattr(g, "centre", 0.0), n)
         found = scipy.optimize.minimize(objective, start, method="SLSQP", constraints=inequalities, tol=1e-14)
     elif bounds:
         options = {"xtol": 1e-10, "ftol": 1e-15, "maxiter": 5000}
@@ -208,7 +217,7 @@ def test_prox_and_conjugate_are_a_fenchel_pair(case: Case, seed: int, step: floa
 def test_fenchel_gap_is_what_it_says(case: Case, seed: int) -> None:
     with x64():
         g, x, rng = draw(case, seed)
-        x = g.prox(x, 1.0) if isinstance(g, Box | Ball | KullbackLeibler) else x
+        x = g.prox(x, 1.0) if isinstance(g, Box | Ball | L1Ball | KullbackLeibler) else x
         u = rng.standard_normal(x.shape)
         u = g.project(jnp.asarray(u + 1j * rng.standard_normal(x.shape) if case.complex_ else u))
         gap = g.fenchel_gap(x, u)
