@@ -146,8 +146,8 @@ def domain(g: Functional, n: int) -> tuple[list[tuple[float, float]] | None, lis
     if isinstance(g, KullbackLeibler):
         return [(-float(b), 50.0) for b in np.broadcast_to(g.background, n)], []
     if isinstance(g, PoissonLikelihood):
-        mask, background = np.asarray(g.A.mask), float(g.functional.background.ravel()[0])
-        return [(-background / m if m > 0 else -50.0, 50.0) for m in mask], []
+        mask, background = np.asarray(g.A.mask), np.broadcast_to(g.functional.background, n)
+        return [(-b / m if m > 0 else -50.0, 50.0) for m, b in zip(mask, background, strict=True)], []
     if isinstance(g, Ball):
         inside = {"type": "ineq", "fun": lambda v: float(g.radius**2 - np.sum((v - g.centre) ** 2))}
         return None, [inside]
