@@ -225,8 +225,9 @@ class ADMM:
         )
         return self.point(dataclasses.replace(self, relaxation=1.0).step(plan, state))
 
-    def answer(self, plan: Plan, point: Any) -> Array:
-        return point[1][0] if plan.data == "pixels" else point[0]
+    def answer(self, plan: Plan, point: Any, state: State) -> Array:
+        x, images, _ = self.plain(plan, point, state)
+        return images[0] if plan.data == "pixels" else x
 
     def certificate(self, plan: Plan, state: State) -> tuple[Certificate, Array, State]:
         x = self.value(plan, state)

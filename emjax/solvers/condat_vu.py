@@ -145,8 +145,8 @@ class CondatVu:
         x, _, duals = self._update(plan, lax.stop_gradient(state)._replace(x=point[0], duals=point[1]))
         return x, duals
 
-    def answer(self, plan: Plan, point: Point) -> Array:
-        return point[0]
+    def answer(self, plan: Plan, point: Point, state: State) -> Array:
+        return self.plain(plan, point, state)[0]
 
     def value(self, plan: Plan, state: State) -> Array:
         """The iterate after one more plain step: feasible, and no farther from the optimum."""

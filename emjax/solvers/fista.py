@@ -93,7 +93,7 @@ class FISTA:
         plan = plan._replace(step=lax.stop_gradient(plan.step))
         return self._prox(plan, point - plan.step * plan.problem.least_squares.gradient(point))
 
-    def answer(self, plan: Plan, point: Array) -> Array:
+    def answer(self, plan: Plan, point: Array, state: State) -> Array:
         return point
 
     def certificate(self, plan: Plan, state: State) -> tuple[Certificate, Array, State]:

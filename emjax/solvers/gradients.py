@@ -110,8 +110,8 @@ class FixedPoint(Solver, Protocol):
     def plain(self, plan: Any, point: Any, state: Any) -> Any:
         """One step without relaxation or momentum, with the step sizes of `state`, held."""
 
-    def answer(self, plan: Any, point: Any) -> Array:
-        """The recovered item at such a point."""
+    def answer(self, plan: Any, point: Any, state: Any) -> Array:
+        """The recovered item at such a point, as a function of all of it."""
 
 
 def no_derivative(solver: Any, problem: Problem) -> str | None:
@@ -132,7 +132,7 @@ def _(primals: Any, tangents: Any) -> tuple[Array, Array]:
     way, problem, solver, state, _ = primals
 
     def answer(problem: Problem) -> Array:
-        return solver.answer(solver.prepare(problem), way.point(problem, solver, state))
+        return solver.answer(solver.prepare(problem), way.point(problem, solver, state), state)
 
     _, tangent = jax.jvp(answer, (problem,), (tangents[1],))
     return attached(*primals), tangent

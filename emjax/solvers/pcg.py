@@ -108,7 +108,7 @@ class PCG:
     def precondition(self, plan: Plan, residual: Array) -> Array:
         return plan.inverse * residual
 
-    def answer(self, plan: Plan, point: Array) -> Array:
+    def answer(self, plan: Plan, point: Array, state: State) -> Array:
         return plan.mean + plan.C.adjoint(point)
 
     def certificate(self, plan: Plan, state: State) -> tuple[Certificate, Array, State]:

@@ -162,8 +162,9 @@ class PDHG:
         x, duals = point
         return self._update(held(plan), lax.stop_gradient(state)._replace(x=x, duals=duals))
 
-    def answer(self, plan: Plan, point: Point) -> Array:
-        return plan.problem.image(point[0])
+    def answer(self, plan: Plan, point: Point, state: State) -> Array:
+        # After one more step: the weights reach x through the duals.
+        return plan.problem.image(self.plain(plan, point, state)[0])
 
     def certificate(self, plan: Plan, state: State) -> tuple[Certificate, Array, State]:
         certificate = self._certify(plan, state.x, state.duals)
