@@ -48,13 +48,16 @@ def spiral_time(weights: Any, dwell: Any, flyback: Any = 0.0, *, radius: float |
 
     The weights sum to the path's length in pixels, at `dwell` seconds a pixel. What lies outside of the image is swept
     too, at the same pitch: the length grows as the disc of `radius` (None: up to the corner, as for `spiral`) over its
-    part inside. flyback: once, back to the centre. Pure. Raises ValueError for a batch (use `jax.vmap`).
+    part inside. flyback: once, back to the centre. Pure. Raises ValueError for a batch (use `jax.vmap`) or
+    a radius that is not above 0.
     """
     w = jnp.asarray(weights)
     if w.ndim != 2:
         raise ValueError(
             f"the time of a scan needs the weights (h, w) of one, got shape {w.shape}; for a batch use jax.vmap"
         )
+    if radius is not None and not radius > 0:
+        raise ValueError(f"the radius of a spiral is above 0 pixels, got radius={radius}")
     r = np.hypot(*np.meshgrid(*[np.arange(n) - (n - 1) / 2 for n in w.shape], indexing="ij"))
     radius = float(r.max() + 0.5) if radius is None else float(radius)
     inside = float(np.sum(r <= radius))

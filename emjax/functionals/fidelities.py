@@ -156,4 +156,6 @@ class L2Ball(Fidelity):
             m = self.multipliers()
             return x + jnp.where(m != 0, move / jnp.where(m != 0, m, 1), 0)
         scale = self.A.row_scale()
-        return x if scale is None else x + jnp.real(self.A.adjoint(move) / scale).astype(x.dtype)
+        return (
+            x if scale is None else x + jnp.real(self.A.adjoint(move) / jnp.where(scale > 0, scale, 1)).astype(x.dtype)
+        )

@@ -3,10 +3,12 @@
 g(X) = sum_b w_b |X_b|_*,    X_b the matrix in the last two axes of an item, b its other axes
 """
 
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from emjax._pytree import assign, leaf, pytree_dataclass, static
 from emjax.functionals.base import Functional, feasible, weights
@@ -38,7 +40,7 @@ class NuclearNorm(Functional):
         return jnp.sum(values, axis=tuple(range(values.ndim - blocks, values.ndim)))
 
     def _norms(self, x: Array) -> Array:
-        return jnp.sum(jnp.linalg.svd(x, compute_uv=False), -1)
+        return jnp.sum(_singular_values(x), -1)
 
     def __call__(self, x: Array) -> Array:
         return self._total(self.weight * self._norms(x))
@@ -51,7 +53,7 @@ class NuclearNorm(Functional):
             if m <= n
             else jnp.matmul(x.mT.conj(), x, precision="highest")
         )
-        squares, u = jnp.linalg.eigh(g)
+        squares, u = _one_by_one(jnp.linalg.eigh, g)
         # Below about sqrt(eps) of the largest, a Gram matrix does not know its singular values; thresholds lie above.
         s = jnp.sqrt(jnp.maximum(squares, 0))
         scaled = jnp.matmul(u * factor(s)[..., None, :], u.mT.conj(), precision="highest")
@@ -62,7 +64,7 @@ class NuclearNorm(Functional):
         return self._on_singular_values(x, lambda s: jnp.maximum(s - threshold, 0) / jnp.where(s > 0, s, 1))
 
     def conjugate(self, u: Array) -> Array:
-        largest = jnp.linalg.svd(u, compute_uv=False)[..., 0]
+        largest = _singular_values(u)[..., 0]
         weight = jnp.broadcast_to(self.weight, largest.shape)
         blocks = tuple(range(largest.ndim - (largest.ndim if self._blocks is None else self._blocks), largest.ndim))
         excess = jnp.max(largest - weight, axis=blocks)
@@ -79,7 +81,7 @@ class NuclearNorm(Functional):
 
     def shrink(self, u: Array) -> Array:
         """The largest `s <= 1` with `s u` in the dual ball."""
-        largest = jnp.linalg.svd(u, compute_uv=False)[..., 0]
+        largest = _singular_values(u)[..., 0]
         ratio = jnp.where(largest > self.weight, self.weight / jnp.where(largest > 0, largest, 1), 1)
         blocks = tuple(range(ratio.ndim - (ratio.ndim if self._blocks is None else self._blocks), ratio.ndim))
         return jnp.min(ratio, axis=blocks)
@@ -90,3 +92,21 @@ class NuclearNorm(Functional):
     def slope(self, x: Array, u: Array) -> Array:
         rank = min(x.shape[-2:])
         return self.norm(u) + jnp.sqrt(self._total(rank * jnp.broadcast_to(self.weight, x.shape[:-2]) ** 2))
+
+
+def _singular_values(x: Array) -> Array:
+    return _one_by_one(lambda v: jnp.linalg.svd(v, compute_uv=False), x)
+
+
+def _one_by_one(decompose: Callable[[Array], Any], x: Array) -> Any:
+    """`decompose` of every matrix in the last two axes; on a CPU one after the other.
+
+    A decomposition of several matrices waits there for threads of the pool that runs it: two of them at once, as of two
+    terms of a problem, may wait for each other for ever (seen with jaxlib 0.10.2).
+    """
+    axes = x.shape[:-2]
+    if not axes:
+        return decompose(x)
+    flat = x.reshape(-1, *x.shape[-2:])
+    out = lax.platform_dependent(flat, cpu=lambda v: lax.map(decompose, v), default=decompose)
+    return jax.tree.map(lambda v: v.reshape(*axes, *v.shape[1:]), out)

@@ -6,6 +6,7 @@ the same reconstructor with the weights filled in, to be seen, kept, and used fo
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Self
 
 import jax
@@ -118,10 +119,15 @@ def _recover_items(recon: Reconstructor, y: Array, A: LinearOperator, noise: Noi
 
 
 def grey_level(y: Array, A: LinearOperator) -> Array:
-    """The grey level `c` of a uniform image that explains the measurements of one item best: `A 1 c ~ y`."""
+    """The grey level `c` of a uniform image that explains the measurements of one item best: `A 1 c ~ y`.
+
+    Zero where a uniform image is not seen: what a transform without its mean makes of ones is rounding error.
+    """
     ones = A.forward(jnp.ones(A.in_shape, y.real.dtype))
     power = jnp.sum(jnp.abs(ones) ** 2)
-    return jnp.sum(jnp.real(jnp.conj(ones) * y)) / jnp.where(power > 0, power, 1)
+    rounding = 1e3 * jnp.finfo(power.dtype).eps ** 2 * A.norm_bound() ** 2 * math.prod(A.in_shape)
+    seen = power > rounding.astype(power.dtype)
+    return jnp.where(seen, jnp.sum(jnp.real(jnp.conj(ones) * y)) / jnp.where(seen, power, 1), 0)
 
 
 def noise_weights(estimate: Array, noise: Noise | None, mask: Array) -> Array | None:

@@ -60,7 +60,7 @@ def _widened(data: LeastSquares) -> Box:
     """Twice the range of the measurements around its middle.
 
     Few mixed measurements hold little of an item: their back-projection is then far too small, and the range no less
-    than five standard deviations that `|y|^2 = |x|^2 trace(A.H A) / n`, as of random rows, gives around the grey level.
+    than ten standard deviations that `|y|^2 = |x|^2 trace(A.H A) / n`, as of random rows, gives around the grey level.
     """
     y, A = data.y, data.A
     low, high = measured_range(y, A)
@@ -70,7 +70,7 @@ def _widened(data: LeastSquares) -> Box:
         rest = A.measured(y - A.forward(jnp.full(A.in_shape, middle, y.real.dtype)))
         signs = jax.random.rademacher(jax.random.key(0), A.in_shape, y.real.dtype)
         trace = jnp.sum(jnp.abs(A.forward(signs)) ** 2)
-        reach = 5 * jnp.sqrt(jnp.sum(jnp.abs(rest) ** 2) / jnp.where(trace > 0, trace, 1))
+        reach = 10 * jnp.sqrt(jnp.sum(jnp.abs(rest) ** 2) / jnp.where(trace > 0, trace, 1))
         low, high = jnp.minimum(low, middle - reach), jnp.maximum(high, middle + reach)
     return Box(low, high)
 
@@ -82,7 +82,8 @@ class TotalVariation(Reconstructor):
     weight: None or "auto" estimates it. rule: how; "auto" takes held-out pixels for 2-D pixel scans, the discrepancy
     principle (needs `noise`) for other operators; or a rule of `emjax.weights` by its name. gap: the relative duality
     gap to reach. Where the measurements do not bound x (soft weights, or no pixel scan), x is kept within twice their
-    range around its middle, or a range that the energy of mixed measurements gives.
+    range around its middle, or that of ten standard deviations that the energy of mixed measurements gives: features
+    that are brighter and cover less than a percent of an item are cut off there (write down the problem with a `Box`).
     """
 
     _name: ClassVar[str] = "tv"

@@ -241,12 +241,22 @@ def from_dual(problem: Problem, x: Array, q: Array) -> Certificate:
     hidden = objective
     if len(terms) == 1 and (isometry := terms[0].K.gram_scale()) is not None and hasattr(terms[0].functional, "shrink"):
         g, K = terms[0].functional, terms[0].K
-        p = -K.forward(back) / isometry.astype(objective.dtype)
+        p = -_unscaled(K.forward(back), isometry)
         s = g.shrink(p)
-        gap = g.fenchel_gap(images[0], s * p) + data.functional.fenchel_gap(z, s * q)
+        gap = _isometric(isometry, g.fenchel_gap(images[0], s * p) + data.functional.fenchel_gap(z, s * q))
         slopes = K.norm_bound() * g.slope(images[0], s * p) + bound * (data.functional.slope(z, s * q) + norm(q))
         hidden = 2 * objective + norm(x) * slopes
     return _violated(problem, [z, *images], Certificate(objective, gap, units(x) * hidden))
+
+
+def _unscaled(z: Array, isometry: Array) -> Array:
+    """`z / c` for `K.H K = c I`; zero for an operator that is zero."""
+    return z / jnp.where(isometry > 0, isometry, 1).astype(jnp.real(z).dtype)
+
+
+def _isometric(isometry: Array, gap: Array) -> Array:
+    """The gap where there is an isometry; behind an operator that is zero no dual of the term balances the data's."""
+    return jnp.where(isometry > 0, gap, jnp.inf)
 
 
 def _times(reach: Array, error: Array) -> Array:
@@ -302,20 +312,21 @@ def _from_primal(problem: Problem, x: Array) -> Certificate:
             return _quadratic(g, x, back, size, objective)
         isometry = K.gram_scale()
         if isinstance(g, L1Ball) and isometry is not None:
-            z, p = images[0], -K.forward(back) / isometry.astype(objective.dtype)
+            z, p = images[0], -_unscaled(K.forward(back), isometry)
             # gap(s) = s a + (1 - s)^2 b: at s = 1 the gap of Frank and Wolfe.
             a, b = g.fenchel_gap(z, p), objective
             s = jnp.clip(1 - a / jnp.where(b > 0, 2 * b, 1), 0, 1)
             gap = jnp.where(s > 0, s * a, 0) + (1 - s) ** 2 * b
-            gap = jnp.where(jnp.isnan(a), jnp.nan, gap)
+            gap = _isometric(isometry, jnp.where(jnp.isnan(a), jnp.nan, gap))
             reach = jnp.where(s > 0, s * g.conjugate(p), 0)
             hidden = 2 * objective + 2 * reach + norm(x) * size
             return _violated(problem, [None, z], Certificate(objective, gap, units(x) * hidden))
         if hasattr(g, "shrink") and isometry is not None:
             # K.H K = c I: u = -back = K.H p with p = -(1/c) K back.
-            z, p = images[0], -K.forward(back) / isometry.astype(objective.dtype)
+            z, p = images[0], -_unscaled(K.forward(back), isometry)
             s = g.shrink(p)
             gap = g.fenchel_gap(z, s * p) + 0.5 * jnp.sum(_over((1 - s) * q, data.weight))
+            gap = _isometric(isometry, gap)
             # p itself is only rounded, and its scale with it: twice the objective.
             hidden = 2 * objective + norm(x) * (size + K.norm_bound() * g.slope(z, s * p))
             return Certificate(objective, gap, units(x) * hidden)

@@ -52,6 +52,8 @@ class FISTA:
         lipschitz = problem.data.lipschitz()
         step = 1 / jnp.where(lipschitz > 0, lipschitz, 1)
         isometry = problem.terms[0].K.gram_scale() if problem.terms else None
+        if isometry is not None:
+            isometry = jnp.where(isometry > 0, isometry, 1)  # a term behind zero is none
         return Plan(problem, step.astype(dtype), None if isometry is None else isometry.astype(dtype))
 
     def init(self, plan: Plan, x0: Array | None) -> State:

@@ -59,7 +59,8 @@ def discrepancy(path: Path, power: Array) -> Choice:
     i = jnp.where(jnp.any(below), jnp.argmax(below), ratios.shape[0] - 1)
     k = jnp.maximum(i - 1, 0)
     high, low = jnp.log(jnp.maximum(ratios[k], tiny)), jnp.log(jnp.maximum(ratios[i], tiny))
-    t = jnp.where((high > 0) & (high > low), high / jnp.where(high > low, high - low, 1), 1)
+    between = (high > 0) & (high > low) & jnp.isfinite(high)
+    t = jnp.where(between, high / jnp.where(between, high - low, 1), 1)
     t = jnp.where(jnp.any(below), jnp.clip(t, 0, 1), 1)
     log_theta = jnp.log(thetas)
     weight = jnp.exp((1 - t) * log_theta[k] + t * log_theta[i])
@@ -84,7 +85,7 @@ def l_curve(path: Path) -> Choice:
     # From the smoothest on, the curve runs to the left and then up: it turns clockwise at the corner.
     length = jnp.sqrt(dx**2 + dy**2)
     turn = (dx * ddy - dy * ddx) / jnp.maximum(length, jnp.finfo(x.dtype).eps) ** 3
-    turn = jnp.where(jnp.isfinite(turn), turn, 0)
+    turn = jnp.where(jnp.isfinite(turn), turn, jnp.inf)  # no corner beside a point that is no number
     inf = jnp.full(1, jnp.inf, turn.dtype)
     curve = jnp.concatenate([inf, turn, inf])
     known = jnp.any(jnp.isfinite(x) & jnp.isfinite(y))

@@ -171,3 +171,11 @@ def test_the_reconstructor() -> None:
     assert float(recon.weight) > 0 and float(jnp.mean((x - image) ** 2)) < 0.5 * 0.1**2
     weighed = load("tgv", weight=0.05)(y, A, Noise(read_sigma=0.1))
     assert weighed.shape == image.shape and bool(jnp.isfinite(weighed).all())
+
+
+def test_two_nuclear_norms_do_not_wait_for_each_other() -> None:
+    """Decompositions of many matrices at once have hung where two of them met on the same threads."""
+    x = jnp.asarray(np.random.default_rng(3).standard_normal((4, 16, 16)), jnp.float32)
+    terms = [Term(NuclearNorm(w), Patches((4, 16, 16), side)) for w, side in ((0.2, 4), (0.4, 8))]
+    s = solve(Problem(LeastSquares(PixelSampling(jnp.ones(x.shape), 3), x), *terms), gap=1e-3, max_steps=300)
+    assert bool(jnp.isfinite(s.value).all()) and float(s.objective) < float(sum(t(x) for t in terms))
