@@ -10,8 +10,9 @@ import scipy.optimize
 from jax import export
 from solver_problems import MASK, SHAPE, YS, x64
 
-from emjax import TGV, TV, Box, LeastSquares, Noise, PoissonLikelihood, Problem, Solution, Status, load, solve
-from emjax.operators import Blur, FiniteDifference, Identity, PixelSampling, SymmetricGradient
+from emjax import TGV, TV, Box, LeastSquares, Noise, PoissonLikelihood, Problem, Solution, Status, Term, load, solve
+from emjax.functionals import NuclearNorm
+from emjax.operators import Blur, FiniteDifference, Identity, Patches, PixelSampling, SymmetricGradient
 from emjax.solvers import ADMM, PDHG, CondatVu, Unrolled
 
 RAMP = np.add.outer(np.arange(12) / 12, np.arange(10) / 20)
