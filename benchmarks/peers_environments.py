@@ -22,10 +22,13 @@ REQUIREMENTS = {
     "scikit_learn": ["scikit-learn==1.9.1"],
     "spgl1": ["spgl1==0.0.3"],
     "scico": ["scico==0.0.7"],
-    "deepinv": ["deepinv==0.5.0"],
+    "deepinv": ["torch==2.14.1", "torchvision==0.29.1", "deepinv==0.5.0"],
     "pyproximal": ["pyproximal==0.13.0"],
     "proxtv": ["prox_tv==3.2.1", "numpy<2", "scipy"],
 }
+
+# What is imported, where that is not the name of the package's environment.
+MODULES = {"scikit_image": "skimage", "scikit_learn": "sklearn", "proxtv": "prox_tv"}
 
 
 def python(folder: Path) -> Path:
@@ -46,12 +49,14 @@ def environment(folder: Path, peer: str) -> dict[str, Any]:
     print(f"installing {' '.join(REQUIREMENTS[peer])}", flush=True)
     pip = [str(interpreter), "-m", "pip", "--disable-pip-version-check"]
     run = subprocess.run([*pip, "install", "-q", *REQUIREMENTS[peer]], capture_output=True, text=True)
+    if run.returncode == 0:  # installed, but does it load?
+        run = subprocess.run([interpreter, "-c", f"import {MODULES.get(peer, peer)}"], capture_output=True, text=True)
     if run.returncode == 0:
         listed = json.loads(subprocess.run([*pip, "list", "--format=json"], capture_output=True, check=True).stdout)
         found = {"python": str(interpreter), "versions": {one["name"].lower(): one["version"] for one in listed}}
     else:
         lines = [line.strip() for line in run.stderr.splitlines() if "error" in line.lower()]
-        found = {"reason": "; ".join(dict.fromkeys(lines))[:600] or f"pip ended with {run.returncode}"}
+        found = {"reason": "; ".join(dict.fromkeys(lines))[:600] or f"ended with {run.returncode}"}
     part = note.with_suffix(".part")
     part.write_text(json.dumps(found, indent=1) + "\n")
     part.replace(note)
