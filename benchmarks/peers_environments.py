@@ -22,7 +22,7 @@ REQUIREMENTS = {
     "scikit_learn": ["scikit-learn==1.9.1"],
     "spgl1": ["spgl1==0.0.3"],
     "scico": ["scico==0.0.7"],
-    "deepinv": ["torch==2.14.1", "torchvision==0.29.1", "deepinv==0.5.0"],
+    "deepinv": ["torch==2.14.1", "torchvision==0.29.1", "deepinv==0.5.0", "scipy"],
     "pyproximal": ["pyproximal==0.13.0"],
     "proxtv": ["prox_tv==3.2.1", "numpy<2", "scipy"],
 }
