@@ -220,7 +220,9 @@ def summarise(done: list[dict[str, Any]], count: int) -> dict[str, Any]:
     row["best_gap"] = min(r["gap"] for r in first["rows"])
     low, high = min(median), max(median)
     row["iteration_seconds"] = (median[high] - median[low]) / (high - low) / count if high > low else None
-    row["compile_seconds"] = max((r["first_seconds"] - r["seconds"] for r in first["rows"] if "first_seconds" in r), default=None)
+    row["compile_seconds"] = max(
+        (r["first_seconds"] - r["seconds"] for r in first["rows"] if "first_seconds" in r), default=None
+    )
     if first["certified"]:
         for i, target in enumerate(TARGETS[:2]):
             entries = [d["certified"][i] for d in good]
@@ -263,7 +265,9 @@ def markdown(report: dict[str, Any]) -> str:
     for name, table in report["summary"].items():
         note = report["references"][name]
         lines += ["", f"## {name}", "", f"Two methods agree about the optimum to {abs(note['disagreement']):.1e}.", ""]
-        lines += ["| package | s to 1e-3 | s to 1e-4 | s to 0.1 dB | iterations to 1e-4 | ms an iteration | compile s | MiB |"]
+        lines += [
+            "| package | s to 1e-3 | s to 1e-4 | s to 0.1 dB | iterations to 1e-4 | ms an iteration | compile s | MiB |"
+        ]
         lines += ["|---|---:|---:|---:|---:|---:|---:|---:|"]
         for peer, row in table.items():
             if "error" in row:

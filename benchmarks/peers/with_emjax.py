@@ -25,7 +25,9 @@ def problem(instance: Instance, dtype: Any = np.float32) -> Problem:
     if instance.kind == "blocks":
         side, count = instance.block, instance.side // instance.block
         A = Blockwise(Dense(instance.matrix.astype(dtype), (side, side)), shape)
-        return Problem(LeastSquares(A, y.reshape(count, count, -1)), Term(L1(lam, 4), Blockwise(DCT((side, side)), shape)))
+        return Problem(
+            LeastSquares(A, y.reshape(count, count, -1)), Term(L1(lam, 4), Blockwise(DCT((side, side)), shape))
+        )
     mask = instance.mask.astype(dtype)
     if instance.kind == "inpainting":
         return Problem(LeastSquares(PixelSampling(mask), y), TV(lam))

@@ -45,7 +45,9 @@ def total_variation(instance: Instance, y: np.ndarray, n: int) -> np.ndarray:
     shape = (instance.side, instance.side)
     mask = None if instance.mask is None else instance.mask.astype(np.float32).ravel()
     D = pylops.Gradient(shape, kind="forward", edge=False, dtype="float32")
-    norm = pyproximal.L21(ndim=2, sigma=float(instance.lam)) if instance.isotropic else pyproximal.L1(float(instance.lam))
+    norm = (
+        pyproximal.L21(ndim=2, sigma=float(instance.lam)) if instance.isotropic else pyproximal.L1(float(instance.lam))
+    )
     tau = TAU[instance.kind]
     start = y if mask is None else np.where(mask.reshape(shape) > 0, y, np.float32(y.sum() / mask.sum()))
     x = PrimalDual(Data(y.ravel(), mask), norm, D, start.ravel(), tau, 0.99 / 8 / tau, niter=n)

@@ -66,8 +66,12 @@ def solver(instance: Instance, forward, shape: tuple[int, ...], image, bound: fl
     dtype = np.complex64 if instance.fourier else np.float32
     # jit=True compiles the operator and its adjoint
     A = linop.LinearOperator(
-        input_shape=shape, output_shape=instance.y.shape[1:], eval_fn=forward, input_dtype=np.float32,
-        output_dtype=dtype, jit=True,
+        input_shape=shape,
+        output_shape=instance.y.shape[1:],
+        eval_fn=forward,
+        input_dtype=np.float32,
+        output_dtype=dtype,
+        jit=True,
     )
     g = float(instance.lam) * functional.L1Norm()
     start = snp.zeros(shape, dtype=np.float32)
