@@ -19,13 +19,13 @@ then no less than the relative violation.
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from emjax.functionals import Ball, Box, Fidelity, Functional, L1Ball, LeastSquares, Quadratic
-from emjax.operators import OnImage
+from emjax.operators import LinearOperator, OnImage
 from emjax.solvers.problem import Problem, total
 
 
@@ -280,7 +280,8 @@ def _coarse(problem: Problem, x: Array, images: list[Array], duals: tuple[Array,
 def from_primal(problem: Problem, x: Array) -> Certificate:
     """The certificate from `x` alone: the data's dual is its weighted residual, scaled or mapped to be feasible.
 
-    - one l1-type term behind an isometry `W`, no box: `p = -s W A.H q`, the largest `s <= 1` inside the dual ball;
+    - one l1-type term behind an isometry `W`, no box: `p = -s W A.H q`, the largest `s <= 1` inside the dual ball, after
+      `q` has been moved towards it;
     - an `L1Ball` behind an isometry, no box: the residual times the best `s <= 1`;
     - one quadratic prior: its conjugate is finite everywhere;
     - a box alone: likewise;
@@ -322,15 +323,66 @@ def _from_primal(problem: Problem, x: Array) -> Certificate:
             hidden = 2 * objective + 2 * reach + norm(x) * size
             return _violated(problem, [None, z], Certificate(objective, gap, units(x) * hidden))
         if hasattr(g, "shrink") and isometry is not None:
-            # K.H K = c I: u = -back = K.H p with p = -(1/c) K back.
-            z, p = images[0], -_unscaled(K.forward(back), isometry)
-            s = g.shrink(p)
-            gap = g.fenchel_gap(z, s * p) + 0.5 * jnp.sum(_over((1 - s) * q, data.weight))
-            gap = _isometric(isometry, gap)
-            # p itself is only rounded, and its scale with it: twice the objective.
-            hidden = 2 * objective + norm(x) * (size + K.norm_bound() * g.slope(z, s * p))
-            return Certificate(objective, gap, units(x) * hidden)
+            z, c = images[0], jnp.where(isometry > 0, isometry, 1).astype(objective.dtype)
+            plain = _scaled(data, g, K, c, x, z, q, q, back, objective)
+            better, back = _nearer(data, g, K, c, q, back)
+            moved = _scaled(data, g, K, c, x, z, q, better, back, objective)
+            # A sum that may overflow is no certificate.
+            use = moved.gap + moved.allowance < plain.gap + plain.allowance
+            objective, gap, allowance = (jnp.where(use, a, b) for a, b in zip(moved, plain, strict=True))
+            return Certificate(objective, _isometric(isometry, gap), allowance)
     return Certificate(objective, jnp.full_like(objective, jnp.inf), units(x) * objective)
+
+
+def _scaled(
+    data: LeastSquares,
+    g: Any,
+    K: LinearOperator,
+    c: Array,
+    x: Array,
+    z: Array,
+    w: Array,
+    q: Array,
+    back: Array,
+    objective: Array,
+) -> Certificate:
+    """With the data's dual `q`, `back = A.H q`, scaled; `w` is the weighted residual, `z = K x` and `K.H K = c I`."""
+    p = -K.forward(back) / c  # so that -back = K.H p
+    s = g.shrink(p)
+    apart = w - s * q
+    gap = g.fenchel_gap(z, s * p) + 0.5 * jnp.sum(_over(apart, data.weight))
+    bound = data.A.norm_bound()
+    # p itself is only rounded, and its scale with it: twice the objective.
+    hidden = 2 * objective + norm(x) * (bound * norm(q) + K.norm_bound() * g.slope(z, s * p))
+    hidden = hidden + norm(apart) * bound * norm(x)
+    return Certificate(objective, gap, units(x) * hidden)
+
+
+def _nearer(data: LeastSquares, g: Any, K: LinearOperator, c: Array, q: Array, back: Array) -> tuple[Array, Array]:
+    """A dual of the data nearer to the feasible ones than `q`, and `A.H` of it: three steps of
+
+        d = proj(p) - p,  p = -K A.H q / c,     q' = q - t w A K.H d,     t = |d|^2 / (|A K.H d|_w^2 / c)
+
+    towards the dual ball, along the few entries that stick out: most of them then lie in it. Scaling `q` alone costs the
+    largest excess times the whole prior, which a few entries that settle late decide, or the rounding of a residual in
+    which large numbers have cancelled; for DCT, Fourier and Gaussian measurements of wavelet-sparse images it takes 2 to
+    5 times the steps.
+    """
+    bound = data.A.norm_bound() ** 2
+
+    def sweep(_: Any, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        q, back = state
+        p = -K.forward(back) / c
+        d = g.project(p) - p
+        v = data.A.forward(K.adjoint(d).astype(back.dtype))
+        move = data.weighted(v)
+        length, effect = jnp.sum(jnp.abs(d) ** 2), jnp.sum(jnp.real(jnp.conj(v) * move)) / c
+        # Where the measurements hardly see what sticks out, a step as long would leave them.
+        t = jnp.minimum(length / jnp.where(effect > 0, effect, 1), 10 / jnp.where(bound > 0, bound, 1))
+        q = q - jnp.where(effect > 0, t, 0).astype(jnp.real(q).dtype) * move
+        return q, data.A.adjoint(q)
+
+    return lax.fori_loop(0, 3, sweep, (q, back))
 
 
 def _quadratic(g: Quadratic, x: Array, back: Array, size: Array, objective: Array) -> Certificate:

@@ -1,0 +1,363 @@
+"""How long do emjax and the packages that one would otherwise take need, to the same optimum of the same problem?
+
+W1: isotropic TV inpainting of 25 % random pixels, noise 0.02, lam 0.02. W2: wavelet-l1 (db4, periodic, all bands) from
+25 % of the DCT or Fourier coefficients, low ones more often, noise 0.01, lam 0.01. W3: 64 blocks of 64 x 64 from a
+Gaussian matrix at 10 and 25 %, noise 0.01, DCT-l1, lam 0.02. W4: ROF denoising of noise 0.1, lam 0.1, isotropic and
+anisotropic. The images are phantoms of tissue; batches are 32 of them, and their gap is that of the worst.
+
+A gap is `(P(x) - P*) / P*`, evaluated in float64 outside of the timing by one evaluator for all; `P*` is agreed on by
+two methods in float64 (emjax's certified solve, and an ADMM in NumPy that shares no code with it; for batches of the
+first item, the others by the certificate alone). Each package runs in float32 where it can, in its own environment, as
+a subprocess, in turn with the others, several rounds: A B C A B C. Round 0 searches the iteration counts at which a
+package reaches a gap of 1e-3, of 1e-4, and 0.1 dB of the optimum's PSNR for good; each round times them, from scratch.
+emjax is timed to its own certified gap instead, certificates included. `plain` is what one would write by hand in
+JAX, compiled, without certificates: the floor. Compile time is apart, and so is what is prepared once an instance.
+
+    python benchmarks/peers.py -o benchmarks/results/peers.json [--only W1,W4] [--quick] [--peers emjax,sigpy]
+
+--environments and --work name folders for the packages and for instances with their optima (default: a cache of the
+user's). The JSON is written after each run of a package and a stopped run goes on from there; a Markdown table is
+written beside it. Exits with 1 if a bar is missed.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pywt
+from peers_environments import REQUIREMENTS, environment
+from sparse_scans import earlier_report, save_report
+
+from emjax.acquisition import phantom
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "peers"))
+import instances  # noqa: E402
+from instances import Instance, cut, transform  # noqa: E402
+
+OURS = ("emjax", "plain")
+KINDS = {  # what each package can solve as well as it is meant to
+    "emjax": ("inpainting", "rof", "wavelet", "blocks"),
+    "plain": ("inpainting", "rof", "wavelet", "blocks"),
+    "sigpy": ("inpainting", "rof", "wavelet", "blocks"),
+    "scico": ("inpainting", "rof", "wavelet", "blocks"),
+    "deepinv": ("inpainting", "rof", "wavelet", "blocks"),
+    "pyproximal": ("inpainting", "rof", "wavelet", "blocks"),
+    "spgl1": ("wavelet", "blocks"),
+    "scikit_image": ("rof",),
+    "scikit_learn": ("blocks",),
+    "proxtv": ("rof",),
+}
+TARGETS = ("1e-3", "1e-4", "0.1 dB")
+ROUNDS, LIMIT = 3, 60.0  # rounds; seconds of one solve of one image after which a package is given up
+REFERENCE_GAP, AGREEMENT = 1e-7, 1e-5
+
+# The smallest ratio of the best peer's time to a gap of 1e-4 over emjax's, an item.
+BARS = {"W1": 8.0, "W2": 3.0, "W3": 1.0, "W4 isotropic": 10.0, "W4 anisotropic": 3.0}
+
+
+def cases(quick: bool) -> dict[str, dict[str, Any]]:
+    """Name: what makes the instance. The first word chooses with --only, the part before the comma the bar."""
+    found: dict[str, dict[str, Any]] = {}
+    many = 2 if quick else 32
+    for count in (1, many):
+        batch = "" if count == 1 else f", batch of {count}"
+        for side in (64,) if quick else (256, 512):
+            found[f"W1, {side}{batch}"] = {"kind": "inpainting", "side": side, "count": count}
+        for name in ("DCT", "Fourier"):
+            side = 64 if quick else 256
+            found[f"W2, {name} {side}{batch}"] = {"kind": "wavelet", "side": side, "count": count, "transform": name}
+    for percent in (10, 25):
+        side, block = (64, 16) if quick else (512, 64)
+        found[f"W3, {percent} %"] = {"kind": "blocks", "side": side, "count": 1, "block": block, "percent": percent}
+    for kind in ("isotropic", "anisotropic"):
+        for side, count in ((64, 1), (64, many)) if quick else ((512, 1), (512, many), (2048, 1)):
+            batch = "" if count == 1 else f", batch of {count}"
+            found[f"W4 {kind}, {side}{batch}"] = {"kind": "rof", "side": side, "count": count, "tv": kind}
+    return found
+
+
+def make(case: dict[str, Any]) -> Instance:
+    """The instance of a case, in float32, from seeds."""
+    side, kind = case["side"], case["kind"]
+    truth = np.stack([phantom((side, side), seed=seed).image for seed in range(case["count"])]).astype(np.float32)
+    rng = np.random.default_rng(0)
+    if kind == "rof":
+        y = truth + 0.1 * rng.standard_normal(truth.shape)
+        return Instance(kind, 0.1, y.astype(np.float32), truth, isotropic=case["tv"] == "isotropic")
+    if kind == "inpainting":
+        mask = rng.random((side, side)) < 0.25
+        y = mask * (truth + 0.02 * rng.standard_normal(truth.shape))
+        return Instance(kind, 0.02, y.astype(np.float32), truth, mask.astype(np.float32))
+    if kind == "blocks":
+        n = case["block"] ** 2
+        m = round(n * case["percent"] / 100)
+        matrix = (rng.standard_normal((m, n)) / np.sqrt(m)).astype(np.float32)
+        b = cut(truth[0], case["block"])
+        y = b.reshape(len(b), -1) @ matrix.T + 0.01 * rng.standard_normal((len(b), m))
+        return Instance(kind, 0.02, y[None].astype(np.float32), truth, matrix=matrix)
+    fourier = case["transform"] == "Fourier"
+    mask = low_pass_sampling(rng, side, fourier)
+    levels = pywt.dwt_max_level(side, 8)
+    y = transform(truth, fourier)
+    noise = rng.standard_normal(y.shape)
+    if fourier:  # of a real image
+        noise = transform(noise, True)
+    y = (mask * (y + 0.01 * noise)).astype(np.complex64 if fourier else np.float32)
+    scaling = np.asarray(pywt.Wavelet("db4").rec_lo)
+    return Instance(kind, 0.01, y, truth, mask, scaling=scaling, levels=levels, fourier=fourier)
+
+
+def low_pass_sampling(rng: np.random.Generator, side: int, fourier: bool) -> np.ndarray:
+    """A quarter of the coefficients, those near zero and the others with falling probability; symmetric for Fourier.
+
+    Every frequency of the coarse band is there: its coefficients have one sign, so that their l1 norm is blind to all but
+    their mean, and what is not measured of them would not be determined.
+    """
+    frequency = np.abs(np.fft.fftfreq(side)) * 2 if fourier else np.arange(side) / side
+    radius = np.hypot(frequency[:, None], frequency[None])
+    score = np.where(radius < 0.2, 2, rng.random((side, side)) ** ((0.05 + radius) ** 2))
+    if fourier:
+        score = np.maximum(score, np.roll(score[::-1, ::-1], (1, 1), (0, 1)))
+    return (score >= np.quantile(score, 0.75)).astype(np.float32)
+
+
+def slug(name: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in name.lower().replace("%", "percent").replace(", ", "_"))
+
+
+def instance_file(work: Path, name: str, case: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """The instance with its optimum, from the cache or made now, and how well the two methods agree."""
+    path = work / f"{slug(name)}.npz"
+    note = path.with_suffix(".json")
+    if path.is_file() and note.is_file():
+        kept = json.loads(note.read_text())
+        if kept["case"] == case:
+            return path, kept
+    work.mkdir(parents=True, exist_ok=True)
+    note.unlink(missing_ok=True)
+    print(f"{name}: reference optimum", flush=True)
+    instance = make(case)
+    instances.save(instance, path)
+    code = [sys.executable, str(HERE / "peers" / "reference.py"), str(path), str(REFERENCE_GAP)]
+    result = subprocess.run(code, capture_output=True, text=True, env=surroundings("emjax"))
+    if result.returncode:
+        raise SystemExit(f"the reference optimum of {name} failed:\n{result.stderr}")
+    kept = {"case": case, **json.loads(result.stdout.splitlines()[-1])}
+    if abs(kept["disagreement"]) > AGREEMENT:
+        raise SystemExit(f"two methods disagree about the optimum of {name} by {kept['disagreement']:.1e}")
+    note.write_text(json.dumps(kept) + "\n")
+    return path, kept
+
+
+def surroundings(peer: str) -> dict[str, str]:
+    """The variables of a package's process: a CPU, and no packages but its own."""
+    kept = {k: v for k, v in os.environ.items() if peer in OURS or k != "PYTHONPATH"}
+    path = {"PYTHONPATH": os.pathsep.join([str(HERE.parent), kept.get("PYTHONPATH", "")])} if peer in OURS else {}
+    return {**kept, **path, "JAX_PLATFORMS": "cpu"}
+
+
+def run(peer: str, interpreter: str, path: Path, output: Path, more: list[str]) -> dict[str, Any]:
+    """One process of one package; what went wrong is the result, too."""
+    script = HERE / "peers" / f"with_{peer}.py"
+    output.unlink(missing_ok=True)
+    code = [interpreter, str(script), str(path), str(output), *more]
+    result = subprocess.run(code, capture_output=True, text=True, env=surroundings(peer))
+    if result.returncode or not output.is_file():
+        lines = result.stderr.strip().splitlines() or [f"ended with {result.returncode}"]
+        return {"error": lines[-1][:300]}
+    found: dict[str, Any] = json.loads(output.read_text())
+    output.unlink()
+    return found
+
+
+def rounds(names: list[str], peers: list[str]) -> Iterator[tuple[str, int, str]]:
+    """Each case by itself, its packages in turn."""
+    for name in names:
+        for number in range(ROUNDS):
+            for peer in peers:
+                yield name, number, peer
+
+
+def options(runs: dict[str, Any], name: str, peer: str, number: int, count: int) -> list[str] | None:
+    """What a package is asked for in this round; None where it has nothing to do."""
+    done = runs[name].get(peer, [])
+    if number:
+        if "error" in done[0]:
+            return None
+        counts = sorted({n for n in done[0]["counts"].values() if n is not None})
+        return ["--counts", ",".join(map(str, counts))] if counts else None
+    more = ["--limit", str(LIMIT * max(1, count / 4))]
+    single = (runs.get(name.split(", batch")[0], {}).get(peer) or [{}])[0].get("counts", {})
+    known = [n for n in single.values() if n is not None]
+    # A batch begins near what one image took.
+    return [*more, "--start", str(max(1, min(known) // 2))] if count > 1 and known else more
+
+
+def summarise(done: list[dict[str, Any]], count: int) -> dict[str, Any]:
+    """Medians over the rounds, seconds an item."""
+    first = done[0]
+    if "error" in first:
+        return {"error": first["error"]}
+    row: dict[str, Any] = {"memory_mib": max(d["memory_mib"] for d in done if "memory_mib" in d), "seconds": {}}
+    good = [d for d in done if "rows" in d]
+    times: dict[int, list[float]] = {}
+    for d in good:
+        for r in d["rows"]:
+            times.setdefault(r["iterations"], []).append(r["seconds"])
+    median = {n: statistics.median(t) for n, t in times.items()}
+    row["iterations"] = first["counts"]
+    for target in TARGETS:
+        n = first["counts"][target]
+        row["seconds"][target] = None if n is None else median[n] / count
+    row["best_gap"] = min(r["gap"] for r in first["rows"])
+    low, high = min(median), max(median)
+    row["iteration_seconds"] = (median[high] - median[low]) / (high - low) / count if high > low else None
+    row["compile_seconds"] = max(
+        (r["first_seconds"] - r["seconds"] for r in first["rows"] if "first_seconds" in r), default=None
+    )
+    if first["certified"]:
+        for i, target in enumerate(TARGETS[:2]):
+            entries = [d["certified"][i] for d in good]
+            row["seconds"][target] = statistics.median(e["seconds"] for e in entries) / count
+            row["iterations"] = {**row["iterations"], target: entries[0]["steps"]}
+            row.setdefault("true_gap", {})[target] = max(e["gap"] for e in entries)
+            row.setdefault("certified_gap", {})[target] = max(e["certified_gap"] for e in entries)
+            row["solver"] = entries[0]["solver"]
+        row["compile_seconds"] = first["certified"][0]["first_seconds"] - first["certified"][0]["seconds"]
+    floors = [d["floor"] for d in good if d["floor"]]
+    if floors:
+        row["floor"] = min(floors, key=lambda f: f["seconds"])
+        row["over_floor"] = row["iteration_seconds"] and row["iteration_seconds"] / row["floor"]["seconds"]
+    return row
+
+
+def verdict(name: str, table: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """emjax's time to 1e-4 against the best peer's, and whether the certificate was honest."""
+    mine = table.get("emjax", {}).get("seconds", {}).get("1e-4")
+    times = {p: row["seconds"]["1e-4"] for p, row in table.items() if p not in OURS and "seconds" in row}
+    times = {p: t for p, t in times.items() if t is not None}
+    if mine is None or not times:
+        return None
+    best = min(times, key=lambda p: times[p])
+    bar = BARS[name.split(",")[0]]
+    ratio = times[best] / mine
+    honest = table["emjax"]["true_gap"]["1e-4"] <= 1e-4
+    return {"best_peer": best, "ratio": ratio, "bar": bar, "true_gap_kept": honest, "passed": ratio >= bar and honest}
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    return "" if value is None else f"{value:.{digits}g}"
+
+
+def markdown(report: dict[str, Any]) -> str:
+    lines = ["# emjax and its peers", "", *(__doc__ or "").split("\n\n")[1:3], ""]
+    lines += [f"{report['environment']['cpus']} CPUs; seconds are medians, an item.", ""]
+    for peer, found in report["peers"].items():
+        lines.append(f"- {peer}: {found['reason'] if 'reason' in found else found['version']}")
+    for name, table in report["summary"].items():
+        note = report["references"][name]
+        lines += ["", f"## {name}", "", f"Two methods agree about the optimum to {abs(note['disagreement']):.1e}.", ""]
+        lines += [
+            "| package | s to 1e-3 | s to 1e-4 | s to 0.1 dB | iterations to 1e-4 | ms an iteration | compile s | MiB |"
+        ]
+        lines += ["|---|---:|---:|---:|---:|---:|---:|---:|"]
+        for peer, row in table.items():
+            if "error" in row:
+                lines.append(f"| {peer} | failed: {row['error']} | | | | | | |")
+                continue
+            cells = [number(row["seconds"][t]) or "not reached" for t in TARGETS]
+            each = row["iteration_seconds"]
+            cells += [number(row["iterations"]["1e-4"], 6), number(each and 1e3 * each), number(row["compile_seconds"])]
+            lines.append(f"| {peer} | {' | '.join(cells)} | {row['memory_mib']:.0f} |")
+        if (v := report["verdicts"].get(name)) is not None:
+            words = f"{v['best_peer']} takes {v['ratio']:.2f} times as long (bar {v['bar']:g})"
+            lines += ["", f"To 1e-4, {words}: {'kept' if v['passed'] else 'missed'}."]
+        if (ours := table.get("emjax", {})).get("floor"):
+            kind = "bytes" if "bytes" in ours["floor"] else "operations"
+            rate = ours["floor"][f"{kind}_a_second"] / 1e9
+            text = f"{ours['floor'][kind] / 1e6:.3g} M {kind} an iteration at {rate:.3g} G a second"
+            lines.append(f"emjax's floor: {text}, {1e3 * ours['floor']['seconds']:.3g} ms.")
+            if ours["over_floor"]:
+                lines[-1] += f" It takes {ours['over_floor']:.2f} times that, with {ours['solver']}."
+    return "\n".join(lines) + "\n"
+
+
+def readme(report: dict[str, Any]) -> dict[str, Any]:
+    rows = []
+    for name, v in report["verdicts"].items():
+        table = report["summary"][name]
+        seconds = [table[p]["seconds"]["1e-4"] for p in ("emjax", v["best_peer"])]
+        rows.append([name, *seconds, v["best_peer"], v["ratio"], v["bar"]])
+    columns = ["problem", "emjax (s)", "best peer (s)", "which", "times faster", "bar"]
+    return {"columns": columns, "rows": rows}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cache = Path.home() / ".cache" / "emjax" / "peers"
+    parser.add_argument("-o", "--output", type=Path, required=True, help="where to write the JSON")
+    parser.add_argument("--only", help="W1,W2,W3,W4: these problems")
+    parser.add_argument("--peers", help="emjax,plain,sigpy,...: these packages")
+    parser.add_argument("--quick", action="store_true", help="tiny images, batches of two: does everything run?")
+    parser.add_argument("--environments", type=Path, default=cache / "environments")
+    parser.add_argument("--work", type=Path, default=cache / "instances")
+    arguments = parser.parse_args()
+    work = arguments.work / "quick" if arguments.quick else arguments.work
+    todo = cases(arguments.quick)
+    settings = {"cases": todo, "rounds": ROUNDS, "limit": LIMIT, "bars": BARS, "quick": arguments.quick}
+    report = earlier_report(arguments.output, settings)
+    report = {"peers": {}, "references": {}, "runs": {}, **report, "settings": settings}
+    report["environment"] = {"cpus": os.cpu_count(), "python": sys.version.split()[0]}
+
+    def update() -> None:
+        report["summary"] = {
+            name: {peer: summarise(done, todo[name]["count"]) for peer, done in table.items() if done}
+            for name, table in report["runs"].items()
+        }
+        found = {name: verdict(name, table) for name, table in report["summary"].items()}
+        report["verdicts"] = {name: v for name, v in found.items() if v is not None}
+        report["readme"] = readme(report)
+        save_report(report, markdown(report), arguments.output)
+
+    wanted = arguments.peers.split(",") if arguments.peers else list(KINDS)
+    interpreters = {peer: sys.executable for peer in OURS if peer in wanted}
+    for peer in (p for p in REQUIREMENTS if p in wanted):
+        found = environment(arguments.environments, peer)
+        if "python" in found:
+            interpreters[peer] = found["python"]
+            name = {"proxtv": "prox-tv"}.get(peer, peer.replace("_", "-"))
+            found = {"version": found["versions"].get(name) or found["versions"].get(name.replace("-", "_"))}
+        report["peers"][peer] = found
+    names = [name for name in todo if not arguments.only or name.split(",")[0].split()[0] in arguments.only.split(",")]
+    for name, turn, peer in rounds(names, [p for p in KINDS if p in interpreters]):
+        case = todo[name]
+        if case["kind"] not in KINDS[peer] or (peer == "scikit_image" and case["tv"] != "isotropic"):
+            continue
+        if peer == "proxtv" and case["tv"] == "isotropic":
+            continue
+        done = report["runs"].setdefault(name, {}).setdefault(peer, [])
+        if len(done) > turn:
+            continue
+        path, report["references"][name] = instance_file(work, name, case)
+        more = options(report["runs"], name, peer, turn, case["count"])
+        if more is None:
+            continue
+        result = run(peer, interpreters[peer], path, work / f"{slug(name)}_{peer}.json", more)
+        done.append(result)
+        update()
+        print(f"{name}, round {turn}, {peer}: {result.get('error') or result['counts']}", flush=True)
+    update()
+    print(markdown(report))
+    return int(not all(v["passed"] for v in report["verdicts"].values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

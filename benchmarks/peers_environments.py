@@ -1,0 +1,80 @@
+"""One virtual environment for each package that emjax is compared with: what one needs need not suit another.
+
+    python benchmarks/peers_environments.py FOLDER [--only sigpy,scico]
+
+Each is made with the Python that runs this, by pip, at the release named below. What does not install is noted with the
+reason, in FOLDER/PEER.json, and not tried again before that file is removed. prox_tv is built from source: it needs a
+C++ compiler and the headers of LAPACKE (liblapacke-dev on Debian).
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+from typing import Any
+
+REQUIREMENTS = {
+    "sigpy": ["sigpy==0.1.27"],
+    "scikit_image": ["scikit-image==0.26.0"],
+    "scikit_learn": ["scikit-learn==1.9.1"],
+    "spgl1": ["spgl1==0.0.3"],
+    "scico": ["scico==0.0.7"],
+    "deepinv": ["torch==2.14.1", "torchvision==0.29.1", "deepinv==0.5.0", "scipy"],
+    "pyproximal": ["pyproximal==0.13.0"],
+    "proxtv": ["prox_tv==3.2.1", "numpy<2", "scipy"],
+}
+
+# What is imported, where that is not the name of the package's environment.
+MODULES = {"scikit_image": "skimage", "scikit_learn": "sklearn", "proxtv": "prox_tv"}
+
+
+def python(folder: Path) -> Path:
+    """The interpreter of an environment."""
+    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def environment(folder: Path, peer: str) -> dict[str, Any]:
+    """Make it, or read what became of it: `python` and the installed `versions`, or the `reason` of a failure."""
+    note = folder / f"{peer}.json"
+    if note.is_file():
+        found: dict[str, Any] = json.loads(note.read_text())
+        return found
+    folder.mkdir(parents=True, exist_ok=True)
+    interpreter = python(folder / peer)
+    if not interpreter.is_file():
+        venv.create(folder / peer, with_pip=True)
+    print(f"installing {' '.join(REQUIREMENTS[peer])}", flush=True)
+    pip = [str(interpreter), "-m", "pip", "--disable-pip-version-check"]
+    run = subprocess.run([*pip, "install", "-q", *REQUIREMENTS[peer]], capture_output=True, text=True)
+    if run.returncode == 0:  # installed, but does it load?
+        run = subprocess.run([interpreter, "-c", f"import {MODULES.get(peer, peer)}"], capture_output=True, text=True)
+    if run.returncode == 0:
+        listed = json.loads(subprocess.run([*pip, "list", "--format=json"], capture_output=True, check=True).stdout)
+        found = {"python": str(interpreter), "versions": {one["name"].lower(): one["version"] for one in listed}}
+    else:
+        lines = [line.strip() for line in run.stderr.splitlines() if "error" in line.lower()]
+        found = {"reason": "; ".join(dict.fromkeys(lines))[:600] or f"ended with {run.returncode}"}
+    part = note.with_suffix(".part")
+    part.write_text(json.dumps(found, indent=1) + "\n")
+    part.replace(note)
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", help="peer,peer,...")
+    arguments = parser.parse_args()
+    failed = 0
+    for peer in arguments.only.split(",") if arguments.only else REQUIREMENTS:
+        found = environment(arguments.folder, peer)
+        failed += "reason" in found
+        print(f"{peer}: {found.get('reason', 'ready')}", flush=True)
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
