@@ -118,8 +118,8 @@ def make(case: dict[str, Any]) -> Instance:
 def low_pass_sampling(rng: np.random.Generator, side: int, fourier: bool) -> np.ndarray:
     """A quarter of the coefficients, those near zero and the others with falling probability; symmetric for Fourier.
 
-    Every frequency of the coarse band is there: its coefficients have one sign, so that their l1 norm is blind to all but
-    their mean, and what is not measured of them would not be determined.
+    Every frequency of the coarse band is there: its coefficients have one sign, so that their l1 norm is blind to all
+    but their mean, and what is not measured of them would not be determined.
     """
     frequency = np.abs(np.fft.fftfreq(side)) * 2 if fourier else np.arange(side) / side
     radius = np.hypot(frequency[:, None], frequency[None])
