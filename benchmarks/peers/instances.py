@@ -43,7 +43,7 @@ class Instance:
     def block(self) -> int:
         """The side of a block."""
         assert self.matrix is not None
-        return int(round(self.matrix.shape[1] ** 0.5))
+        return round(self.matrix.shape[1] ** 0.5)
 
     def objective(self, x: Images) -> np.ndarray:
         """The objective of each item, in float64."""

@@ -5,7 +5,7 @@ import deepinv
 import numpy as np
 import torch
 from deepinv.models import TVDenoiser
-from deepinv.optim import FISTA, L2, L1Prior, L12Prior, PDCP
+from deepinv.optim import FISTA, L2, PDCP, L1Prior, L12Prior
 from instances import Instance, Wavelet, dct_matrix, paste
 from worker import Prepared, serve
 

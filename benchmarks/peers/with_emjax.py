@@ -58,8 +58,8 @@ def prepare(instance: Instance) -> Prepared:
 def floor(instance: Instance) -> dict[str, Any]:
     """What one iteration of one item cannot go below: bytes over the bandwidth of as many, or products over their rate.
 
-    Each array is read once and written once: PDHG reads x, p (2), y, and a mask, and writes x and p; FISTA reads x, z, y
-    and a mask and writes x and z, its transforms taken as free. Blocks: the two products with Phi.
+    Each array is read once and written once: PDHG reads x, p (2), y, and a mask, and writes x and p; FISTA reads x, z,
+    y and a mask and writes x and z, its transforms taken as free. Blocks: the two products with Phi.
     """
     n = instance.side**2
     if instance.kind == "blocks":

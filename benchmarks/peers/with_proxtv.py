@@ -1,5 +1,5 @@
-"""proxTV: `tv1_2d` (anisotropic ROF), Douglas-Rachford over rows and columns, the method that it takes by itself, with two
-threads; float64, the only precision that it has. An iteration is one of Douglas-Rachford."""
+"""proxTV: `tv1_2d` (anisotropic ROF), Douglas-Rachford over rows and columns, the method that it takes by itself, with
+two threads; float64, the only precision that it has. An iteration is one of Douglas-Rachford."""
 
 import os
 

@@ -1,7 +1,7 @@
 """SCICO: `PDHG` on its own finite differences for total variation, `AcceleratedPGM` for l1, operators compiled.
 
-Its losses and functionals have the closed-form maps that are needed. A solver object is made anew for every solve, as its
-state stays inside; what it compiles is kept by JAX, and every count is run once before it is timed.
+Its losses and functionals have the closed-form maps that are needed. A solver object is made anew for every solve, as
+its state stays inside; what it compiles is kept by JAX, and every count is run once before it is timed.
 """
 
 import jax

@@ -1,5 +1,5 @@
-"""scikit-learn: `Lasso` of every block on the matrix `Phi D.T`, coordinate descent over the active set; an iteration is a
-sweep. Two blocks at a time: the descent releases Python's lock. The objective there is divided by the rows of Phi."""
+"""scikit-learn: `Lasso` of every block on the matrix `Phi D.T`, coordinate descent over the active set; an iteration is
+a sweep. Two blocks at a time: the descent releases Python's lock. The objective there is divided by the rows of Phi."""
 
 import numpy as np
 from instances import Instance, dct_matrix, paste

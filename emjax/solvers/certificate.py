@@ -261,8 +261,8 @@ def _coarse(problem: Problem, x: Array, images: list[Array], duals: tuple[Array,
 def from_primal(problem: Problem, x: Array) -> Certificate:
     """The certificate from `x` alone: the data's dual is its weighted residual, scaled or mapped to be feasible.
 
-    - one l1-type term behind an isometry `W`, no box: `p = -s W A.H q`, the largest `s <= 1` inside the dual ball, after
-      `q` has been moved towards it;
+    - one l1-type term behind an isometry `W`, no box: `p = -s W A.H q`, the largest `s <= 1` inside the dual ball,
+      after `q` has been moved towards it;
     - one quadratic prior: its conjugate is finite everywhere;
     - a box alone: likewise;
     - no term and a diagonal `A.H A`: its minimum in closed form.
@@ -296,7 +296,7 @@ def _from_primal(problem: Problem, x: Array) -> Certificate:
             plain = _scaled(data, g, K, c, x, z, q, q, back, objective)
             better, back = _nearer(data, g, K, c, q, back)
             moved = _scaled(data, g, K, c, x, z, q, better, back, objective)
-            # A sum that may overflow is no certificate.
+            # Both hold; the comparison is false where the moved one is not a number.
             use = moved.gap + moved.allowance < plain.gap + plain.allowance
             return Certificate(*(jnp.where(use, a, b) for a, b in zip(moved, plain, strict=True)))
     return Certificate(objective, jnp.full_like(objective, jnp.inf), units(x) * objective)
@@ -331,10 +331,9 @@ def _nearer(data: LeastSquares, g: Any, K: LinearOperator, c: Array, q: Array, b
 
         d = proj(p) - p,  p = -K A.H q / c,     q' = q - t w A K.H d,     t = |d|^2 / (|A K.H d|_w^2 / c)
 
-    towards the dual ball, along the few entries that stick out: most of them then lie in it. Scaling `q` alone costs the
-    largest excess times the whole prior, which a few entries that settle late decide, or the rounding of a residual in
-    which large numbers have cancelled; for DCT, Fourier and Gaussian measurements of wavelet-sparse images it takes 2 to
-    5 times the steps.
+    towards the dual ball, along the few entries that stick out: most of them then lie in it. Scaling `q` alone costs
+    the largest excess times the whole prior, and a few entries that settle late decide on it, or the rounding of a
+    residual in which large numbers have cancelled.
     """
     bound = data.A.norm_bound() ** 2
 
