@@ -327,7 +327,7 @@ def _from_primal(problem: Problem, x: Array) -> Certificate:
             plain = _scaled(data, g, K, c, x, z, q, q, back, objective)
             better, back = _nearer(data, g, K, c, q, back)
             moved = _scaled(data, g, K, c, x, z, q, better, back, objective)
-            # A sum that may overflow is no certificate.
+            # Both hold; the comparison is false where the moved one is not a number.
             use = moved.gap + moved.allowance < plain.gap + plain.allowance
             objective, gap, allowance = (jnp.where(use, a, b) for a, b in zip(moved[:3], plain[:3], strict=True))
             return Certificate(objective, _isometric(isometry, gap), allowance)
