@@ -172,7 +172,7 @@ class AMP(Reconstructor):
         scale = 1 / jnp.where(norms > 0, norms, 1)
 
         def step(carry: tuple, key: Array) -> tuple[tuple, Any]:
-            x, z, best, least = carry
+            x, z, best, least, _ = carry
             back = scale * A.adjoint(z)
             v = x + (jnp.real(back) if real else back)
             sigma = jnp.sqrt(square(z) / m)
@@ -180,18 +180,23 @@ class AMP(Reconstructor):
             memory = divergence(eta, v, sigma, new, key) * (n / m)
             new = x + self.damping * (new - x)
             r = y - A.forward(scale * new)
-            z = r + self.damping * memory * z
+            # Both are damped, the memory whole: the fixed point stays that without damping.
+            z = z + self.damping * (r + memory * z - z)
             error = square(r)
             better = error < least
-            carry = new, z, jnp.where(better, new, best), jnp.where(better, error, least)
+            moved = square(new - x)
+            carry = new, z, jnp.where(better, new, best), jnp.where(better, error, least), moved
             return carry, (sigma, new if keep else None)
 
         x = jnp.zeros(A.in_shape, jnp.real(y).dtype if real else y.dtype)
         keys = jax.random.split(jax.random.key(0), self.iterations)
-        (x, _, best, least), (sigma, xs) = lax.scan(step, (x, y, x, square(y)), keys)
+        begin = (x, y, x, square(y), jnp.zeros((), jnp.real(y).dtype))
+        (x, _, best, least, moved), (sigma, xs) = lax.scan(step, begin, keys)
         final = square(y - A.forward(scale * x))
-        # The last iterate has the smallest error where the method converges; elsewhere the best is less wrong.
-        x = unit * scale * jnp.where(final <= 2 * least, x, best)
+        # The last iterate where the method has settled: on the way there, residuals may be smaller than noise allows.
+        # Where it diverges, the best one is less wrong.
+        settled = (final <= 2 * least) | (moved < (0.05 * self.damping) ** 2 * square(x))
+        x = unit * scale * jnp.where(settled, x, best)
         xs = unit * scale * xs if keep else None
         return jnp.where(known(y, A), x, jnp.nan), Trace(unit * sigma, xs)
 
@@ -251,17 +256,19 @@ class VAMP(Reconstructor):
             return x, (n - s.size + jnp.sum(g / d)) / n
 
         def step(carry: tuple, key: Array) -> tuple[tuple, None]:
-            r1, g1, x1 = carry
+            r1, g1, _ = carry
             level = 1 / jnp.sqrt(g1)
-            new = eta(r1, level)
-            x1 = x1 + self.damping * (new - x1)
-            a1 = jnp.clip(divergence(eta, r1, level, new, key), 1e-6, 1 - 1e-6)
+            x1 = eta(r1, level)
+            a1 = jnp.clip(divergence(eta, r1, level, x1, key), 1e-6, 1 - 1e-6)
             g2 = g1 * (1 - a1) / a1
             r2 = (x1 - a1 * r1) / (1 - a1)
             x2, a2 = lmmse(r2, g2)
             a2 = jnp.clip(a2, 1e-6, 1 - 1e-6)
-            g1 = jnp.clip(g2 * (1 - a2) / a2, 1e-12, 1 / tiny)
-            return ((x2 - a2 * r2) / (1 - a2), g1, x1), None
+            # What goes back to the denoiser is damped, the precision by its logarithm: no fixed point moves.
+            new = jnp.clip(g2 * (1 - a2) / a2, 1e-12, 1 / tiny)
+            g1 = g1 * (new / g1) ** self.damping
+            r1 = r1 + self.damping * ((x2 - a2 * r2) / (1 - a2) - r1)
+            return (r1, g1, x1), None
 
         power = square(y) / jnp.maximum(jnp.sum(s**2), jnp.finfo(dtype).tiny)
         g = 1 / jnp.maximum(power, jnp.finfo(dtype).tiny)
