@@ -165,11 +165,11 @@ def step_length(d: Draw, g: np.ndarray, support: np.ndarray) -> float:
 
 
 def htp(d: Draw) -> np.ndarray:
-    """Foucart 2011, the normalised form, until the support stays; it may go round in circles, so the best one counts."""
+    """Foucart 2011, the step along the largest entries of the gradient, until the support stays; the best counts."""
     c = found = np.zeros(N)
     for _ in range(100):
         g = d.matrix.T @ (d.y - d.matrix @ c)
-        support = best(c + step_length(d, g, first_support(d, c, g)) * g, K)
+        support = best(c + step_length(d, g, best(g, K)) * g, K)
         stays = set(support) == set(np.flatnonzero(c))
         c = fitted(d, support)
         if np.linalg.norm(d.y - d.matrix @ c) < np.linalg.norm(d.y - d.matrix @ found):
@@ -311,7 +311,8 @@ def amp_weights(method: Any, d: Draw) -> tuple[np.ndarray, np.ndarray]:
     """`alpha sigma (1 - k / m)`, times the norms of the columns, which AMP divides by."""
     x, trace = jax.jit(lambda y, A: method.trace(y, Dense(A)))(d.y, d.matrix)
     x = np.asarray(x)
-    weight = 2.0 * float(trace.sigma[-1]) * (1 - np.count_nonzero(x) / M)
+    kept = np.sum(np.abs(x) > 1e-9)  # damped, what has to be zero only tends to it
+    weight = 2.0 * float(trace.sigma[-1]) * (1 - kept / M)
     return x, weight * np.linalg.norm(d.matrix, axis=0)
 
 

@@ -299,9 +299,13 @@ class IHT(Thresholding):
 
 @pytree_dataclass
 class HTP(Thresholding):
-    """Hard thresholding pursuit: the support of a gradient step, then least squares on it. Source: Foucart 2011."""
+    """Hard thresholding pursuit: the support of a gradient step, then least squares on it.
+
+    The step is the best one along the k largest entries of the gradient. (On the support itself, where IHT takes it,
+    nothing is left of the gradient after least squares but rounding.)
+    Source: Foucart 2011.
+    """
 
     def _next(self, atoms: Atoms, c: Array) -> Array:
         g = atoms.adjoint(atoms.y - atoms.forward(c))
-        support = jnp.where(jnp.any(c != 0), c != 0, largest(g, self.sparsity))
-        return self._on_best(atoms, c + _step_size(atoms, g, support) * g, c)
+        return self._on_best(atoms, c + _step_size(atoms, g, largest(g, self.sparsity)) * g, c)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from emjax._pytree import pytree_dataclass, static
-from emjax.functionals import L1Ball, LeastSquares
+from emjax.functionals import L1, Functional, L1Ball, LeastSquares
 from emjax.solvers.certificate import Certificate, from_primal
 from emjax.solvers.problem import Problem
 
@@ -57,15 +57,20 @@ class FISTA:
     def init(self, plan: Plan, x0: Array | None) -> State:
         if x0 is None:
             x0 = plan.step * plan.problem.data.backprojection()
-        if plan.problem.box is not None or any(isinstance(t.functional, L1Ball) for t in plan.problem.terms):
-            x0 = self._prox(plan, x0)  # constraints hold from the first certificate on
+        # Constraints hold from the first certificate on, infinite weights among them.
+        terms = plan.problem.terms
+        if plan.problem.box is not None or any(isinstance(t.functional, L1Ball) for t in terms):
+            x0 = self._prox(plan, x0)
+        elif terms and isinstance(terms[0].functional, L1):
+            w = terms[0].functional.weight
+            x0 = self._prox(plan, x0, L1(jnp.where(jnp.isinf(w), w, 0), terms[0].functional.ndim))
         return State(x0, x0, jnp.ones((), jnp.real(x0).dtype))
 
     def resume(self, plan: Plan, state: State) -> State:
         """The state of a neighbouring problem as a start, its momentum dropped."""
         return self.init(plan, state.x)
 
-    def _prox(self, plan: Plan, v: Array) -> Array:
+    def _prox(self, plan: Plan, v: Array, g: Functional | None = None) -> Array:
         problem = plan.problem
         if problem.box is not None:
             return problem.box.prox(v)
@@ -73,9 +78,10 @@ class FISTA:
             return v
         term, c = problem.terms[0], plan.isometry
         assert c is not None
+        g = term.functional if g is None else g
         coefficients = term.K.forward(v)
         # g(W x) with W.H W = c I: prox = v + W.H (prox_{c step g}(W v) - W v) / c.
-        return v + term.K.adjoint(term.functional.prox(coefficients, plan.step * c) - coefficients) / c
+        return v + term.K.adjoint(g.prox(coefficients, plan.step * c) - coefficients) / c
 
     def step(self, plan: Plan, state: State, last: Any = False) -> State:
         x = self._prox(plan, state.z - plan.step * plan.problem.least_squares.gradient(state.z))
