@@ -165,11 +165,11 @@ def step_length(d: Draw, g: np.ndarray, support: np.ndarray) -> float:
 
 
 def htp(d: Draw) -> np.ndarray:
-    """Foucart 2011, the step along the largest entries of the gradient, until the support stays; the best counts."""
+    """Foucart 2011 for columns of norm 1 on average, until the support stays; the best guess counts."""
     c = found = np.zeros(N)
+    norm = np.sqrt(np.mean(np.sum(d.matrix**2, 0)))
     for _ in range(100):
-        g = d.matrix.T @ (d.y - d.matrix @ c)
-        support = best(c + step_length(d, g, best(g, K)) * g, K)
+        support = best(norm * c + d.matrix.T @ (d.y - d.matrix @ c) / norm, K)
         stays = set(support) == set(np.flatnonzero(c))
         c = fitted(d, support)
         if np.linalg.norm(d.y - d.matrix @ c) < np.linalg.norm(d.y - d.matrix @ found):

@@ -7,8 +7,10 @@ operators run as one vectorised program.
 """
 
 import dataclasses
+import math
 from typing import Any, ClassVar, NamedTuple, Self
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -20,16 +22,17 @@ from emjax.reconstructors.base import Reconstructor
 
 
 class Atoms(NamedTuple):
-    """The map from coefficients to measurements, as vectors."""
+    """The map from coefficients to measurements, as vectors; its columns are those of `op` over `unit`."""
 
     op: LinearOperator
     y: Array
+    unit: Any = 1.0
 
     def forward(self, c: Array) -> Array:
-        return self.op.forward(c.reshape(self.op.in_shape))
+        return self.op.forward(c.reshape(self.op.in_shape) / self.unit)
 
     def adjoint(self, r: Array) -> Array:
-        back = self.op.adjoint(r)
+        back = self.op.adjoint(r) / self.unit
         # Real coefficients of complex measurements: the real part is the adjoint.
         wanted = jnp.issubdtype(self.op.in_dtype, jnp.complexfloating)
         return (back if wanted else jnp.real(back)).ravel()
@@ -70,6 +73,20 @@ def known(y: Array, A: LinearOperator) -> Array:
     unit = jnp.max(jnp.abs(y))
     y = y / jnp.where(unit > 0, unit, 1)
     return jnp.all(jnp.isfinite(y)) & jnp.all(jnp.isfinite(A.adjoint(y)))
+
+
+def column_norms(A: Dense) -> Array:
+    return jnp.sqrt(jnp.sum(jnp.abs(A.matrix) ** 2, axis=-2)).reshape(A.in_shape)
+
+
+def column_norm(A: LinearOperator) -> Array:
+    """The root mean square norm of the columns: exact for matrices and orthonormal rows, else by random probes."""
+    if isinstance(A, Dense) and not A.orthonormal:
+        return jnp.sqrt(jnp.mean(column_norms(A) ** 2))
+    if (c := A.row_scale()) is not None:
+        return jnp.sqrt(c * math.prod(A.out_shape) / math.prod(A.in_shape))
+    probes = jax.random.rademacher(jax.random.key(1), (8, *A.in_shape), jnp.finfo(A.in_dtype).dtype)
+    return jnp.sqrt(jnp.mean(jax.vmap(lambda p: square(A.forward(p)))(probes)) / math.prod(A.in_shape))
 
 
 def square(r: Array) -> Array:
@@ -301,11 +318,15 @@ class IHT(Thresholding):
 class HTP(Thresholding):
     """Hard thresholding pursuit: the support of a gradient step, then least squares on it.
 
-    The step is the best one along the k largest entries of the gradient. (On the support itself, where IHT takes it,
-    nothing is left of the gradient after least squares but rounding.)
+    The step is 1 for columns of norm 1 on average, which they are scaled to. (IHT's step, the best one on the support,
+    does not exist here: after least squares nothing is left of the gradient there but rounding.)
     Source: Foucart 2011.
     """
 
+    def _coefficients(self, atoms: Atoms) -> Array:
+        unit = column_norm(atoms.op)
+        unit = jnp.where(unit > 0, unit, 1).astype(jnp.real(atoms.y).dtype)
+        return Thresholding._coefficients(self, atoms._replace(unit=unit)) / unit
+
     def _next(self, atoms: Atoms, c: Array) -> Array:
-        g = atoms.adjoint(atoms.y - atoms.forward(c))
-        return self._on_best(atoms, c + _step_size(atoms, g, largest(g, self.sparsity)) * g, c)
+        return self._on_best(atoms, c + atoms.adjoint(atoms.y - atoms.forward(c)), c)

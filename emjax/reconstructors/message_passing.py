@@ -19,7 +19,7 @@ from emjax.acquisition.noise import Noise
 from emjax.operators import Dense, LinearOperator
 from emjax.operators.base import as_float
 from emjax.reconstructors.base import Reconstructor
-from emjax.reconstructors.greedy import known, square
+from emjax.reconstructors.greedy import column_norm, column_norms, known, square
 
 Denoiser = Callable[[Array, Array], Array]
 
@@ -168,7 +168,7 @@ class AMP(Reconstructor):
         each = getattr(eta, "scale_free", False) and isinstance(A, Dense)
         y, unit = scaled(y)
         eta = InUnits(eta, unit)
-        norms = _column_norms(A) if each else column_norm(A)  # type: ignore[arg-type]
+        norms = column_norms(A) if each else column_norm(A)  # type: ignore[arg-type]
         scale = 1 / jnp.where(norms > 0, norms, 1)
 
         def step(carry: tuple, key: Array) -> tuple[tuple, Any]:
@@ -297,20 +297,6 @@ class InUnits(NamedTuple):
 
     def __call__(self, v: Array, sigma: Array) -> Array:
         return self.eta(self.unit * v, self.unit * sigma) / self.unit
-
-
-def _column_norms(A: Dense) -> Array:
-    return jnp.sqrt(jnp.sum(jnp.abs(A.matrix) ** 2, axis=-2)).reshape(A.in_shape)
-
-
-def column_norm(A: LinearOperator) -> Array:
-    """The root mean square norm of the columns: exact for matrices and orthonormal rows, else by random probes."""
-    if isinstance(A, Dense) and not A.orthonormal:
-        return jnp.sqrt(jnp.mean(_column_norms(A) ** 2))
-    if (c := A.row_scale()) is not None:
-        return jnp.sqrt(c * math.prod(A.out_shape) / math.prod(A.in_shape))
-    probes = jax.random.rademacher(jax.random.key(1), (8, *A.in_shape), jnp.finfo(A.in_dtype).dtype)
-    return jnp.sqrt(jnp.mean(jax.vmap(lambda p: square(A.forward(p)))(probes)) / math.prod(A.in_shape))
 
 
 def spectrum(A: LinearOperator, y: Array) -> tuple[Array, Callable[..., Array], Array]:

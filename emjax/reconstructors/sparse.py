@@ -22,6 +22,7 @@ from emjax.functionals.base import weights
 from emjax.operators import Identity, LinearOperator
 from emjax.operators.base import as_float
 from emjax.reconstructors.base import Reconstructor
+from emjax.reconstructors.greedy import known
 from emjax.solvers import FISTA, PDHG, ParetoRoot, Problem, Solver, Term, solve
 
 
@@ -47,7 +48,7 @@ class SparseMethod(Reconstructor):
         return self
 
     def _recover(self, y: Array, A: LinearOperator, noise: Noise | None) -> Array:
-        return self._solve(y, A, noise, jnp.ones((), y.real.dtype))
+        return jnp.where(known(y, A), self._solve(y, A, noise, jnp.ones((), y.real.dtype)), jnp.nan)
 
     def _transform(self, A: LinearOperator) -> LinearOperator:
         W = Identity(A.in_shape) if self.transform is None else self.transform
@@ -160,4 +161,4 @@ class ReweightedL1(Reconstructor):
 
         x = jnp.zeros(A.in_shape, A.in_dtype if jnp.issubdtype(A.in_dtype, jnp.complexfloating) else dtype)
         begin = (x, jnp.ones(W.out_shape, dtype), jnp.zeros((), dtype))
-        return lax.fori_loop(0, self.rounds + 1, again, begin)[0]
+        return jnp.where(known(y, A), lax.fori_loop(0, self.rounds + 1, again, begin)[0], jnp.nan)
