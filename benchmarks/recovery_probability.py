@@ -53,8 +53,8 @@ from emjax.reconstructors import (
     ReweightedL1,
     SoftThreshold,
     TotalVariation,
+    donoho_tanner,
 )
-from emjax.reconstructors.message_passing import donoho_tanner
 from emjax.solvers import ParetoRoot
 
 PARTS = ("diagram", "evolution", "stability", "sparse", "patches")

@@ -7,7 +7,7 @@ from emjax.reconstructors.base import Reconstructor
 from emjax.reconstructors.greedy import HTP, IHT, OMP, CoSaMP
 from emjax.reconstructors.linear import DelaunayPlan, LinearInterpolation
 from emjax.reconstructors.linear import plan as linear_plan
-from emjax.reconstructors.message_passing import AMP, VAMP, BernoulliGauss, SoftThreshold
+from emjax.reconstructors.message_passing import AMP, VAMP, BernoulliGauss, SoftThreshold, donoho_tanner
 from emjax.reconstructors.sparse import BasisPursuit, Lasso, ReweightedL1
 from emjax.reconstructors.spectral import Spectral
 from emjax.reconstructors.variational import TotalGeneralisedVariation, TotalVariation, WaveletL1
@@ -54,6 +54,7 @@ __all__ = [
     "TotalGeneralisedVariation",
     "TotalVariation",
     "WaveletL1",
+    "donoho_tanner",
     "linear_plan",
     "load",
 ]
