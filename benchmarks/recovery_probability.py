@@ -6,7 +6,7 @@ The classical figures of compressive sensing:
   near the transition, one matrix a column of delta. Theory: the weak threshold of Donoho and Tanner; the points where
   half of the l1 recoveries succeed have to lie within 0.03 of it in rho. Success: a relative error below 1e-3.
 - evolution: the mean squared error of AMP at each iteration against state evolution, N = 4000, noise variance 0.2, 50
-  trials; its limit against the LASSO of the weight that theory gives, and that against basis pursuit denoising.
+  trials; in float64 (N = 1000), its limit against the LASSO of its weight, and that against basis pursuit denoising.
 - stability: the error of basis pursuit denoising against the size of the noise, over two decades; its slope.
 - sparse: every method on signals of N = 256 with k = 20 entries, Gaussian matrices, M from small to large.
   Success: a relative error below 1e-2.
@@ -59,7 +59,7 @@ from emjax.solvers import ParetoRoot
 
 PARTS = ("diagram", "evolution", "stability", "sparse", "patches")
 STRICT, LOOSE, DECIBELS = 1e-3, 1e-2, 25.0
-BARS = {"transition_distance": 0.03, "evolution_error": 0.05, "agreement": 1e-2, "stability_slope": [0.9, 1.1]}
+BARS = {"transition_distance": 0.03, "evolution_error": 0.05, "agreement": 1e-3, "stability_slope": [0.9, 1.1]}
 SIDE = 32
 
 
@@ -235,53 +235,63 @@ def risk(sigma2: float, alpha: float, sparsity: float) -> tuple[float, float]:
     return error, slope
 
 
-def evolution(sizes: dict[str, Any], points: dict[str, Any], save: Callable[[], None]) -> None:
-    n, trials, count = sizes["n"], sizes["trials"], sizes["iterations"]
-    delta, sparsity, noise = 0.64, 0.128, 0.2
-    m = round(delta * n)
-    rng = np.random.default_rng(3)
+DELTA, SPARSITY, VARIANCE = 0.64, 0.128, 0.2
+
+
+def noisy(seed: int, n: int, trials: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A matrix with columns of norm 1, as AMP scales them, signals of +-1, and their noisy measurements."""
+    rng, m = np.random.default_rng(seed), round(DELTA * n)
     phi = matrices(rng, 1, m, n)[0]
-    phi /= np.linalg.norm(phi, axis=0)  # as AMP scales it: its limit is then a LASSO with one weight for all entries
-    x = (rng.random((trials, n)) < sparsity) * rng.choice([-1.0, 1.0], (trials, n))
-    x = x.astype("f4")
-    y = x @ phi.T + noise**0.5 * rng.standard_normal((trials, m)).astype("f4")
+    phi /= np.linalg.norm(phi, axis=0)
+    x = ((rng.random((trials, n)) < SPARSITY) * rng.choice([-1.0, 1.0], (trials, n))).astype("f4")
+    return phi, x, x @ phi.T + VARIANCE**0.5 * rng.standard_normal((trials, m)).astype("f4")
+
+
+@jax.jit
+def traced(recon: AMP, y: jax.Array, phi: jax.Array) -> Any:
+    return jax.vmap(lambda one: recon.trace(one, Dense(phi)))(y)
+
+
+def agreement(alpha: float, sizes: dict[str, Any]) -> dict[str, float]:
+    """In float64: the limit of AMP, the LASSO of its last weight, basis pursuit denoising of that residual."""
+    phi, _, y = noisy(8, sizes["agreeing_n"], sizes["agreeing"])
+    with jax.enable_x64(True):
+        phi, y = phi.astype(float), y.astype(float)
+        found, trace = traced(AMP(SoftThreshold(alpha), iterations=300), y, phi)
+        found = np.asarray(found)
+        weight = alpha * np.asarray(trace.sigma)[:, -1] * (1 - np.mean(found != 0, 1) / DELTA)
+        lasso = np.asarray(Lasso(weight, gap=1e-10, max_steps=10_000)(y, Dense(phi)))
+        eps = np.linalg.norm(lasso @ phi.T - y, axis=1)
+        denoised = np.asarray(BasisPursuit(eps, solver=ParetoRoot(), gap=1e-7, max_steps=10_000)(y, Dense(phi)))
+
+    def apart(a: np.ndarray) -> float:
+        return float(np.max(np.linalg.norm(a - lasso, axis=1) / np.linalg.norm(lasso, axis=1)))
+
+    return {"amp_from_lasso": apart(found), "bpdn_from_lasso": apart(denoised)}
+
+
+def evolution(sizes: dict[str, Any], points: dict[str, Any], save: Callable[[], None]) -> None:
+    count = sizes["iterations"]
+    phi, x, y = noisy(3, sizes["n"], sizes["trials"])
     for alpha in sizes["alphas"]:
         label = f"alpha {alpha:g}"
         if label in points:
             continue
-        run = jax.jit(jax.vmap(lambda one, phi, recon: recon.trace(one, Dense(phi)), in_axes=(0, None, None)))
         method = AMP(SoftThreshold(alpha), iterations=count)
-        (_, trace), seconds = timed(lambda run=run, method=method: run(y, phi, method))
+        (_, trace), seconds = timed(lambda method=method: traced(method, y, phi))
         measured = np.mean((np.asarray(trace.x) - x[:, None]) ** 2, (0, 2))
-        predicted, sigma2 = [], noise + sparsity / delta
+        predicted, sigma2 = [], VARIANCE + SPARSITY / DELTA
         for _ in range(count):
-            error, slope = risk(sigma2, alpha, sparsity)
+            error, slope = risk(sigma2, alpha, SPARSITY)
             predicted.append(error)
-            last, sigma2 = sigma2, noise + error / delta
-        few = sizes["agreeing"]
-        # The LASSO whose optimum is the fixed point, and basis pursuit denoising of its residual.
-        weight = alpha * np.sqrt(last) * (1 - slope / delta)
-        A = Dense(phi)
-        # Of each trial its own weight, by its own limit: theory to the size at hand.
-        found, limit = run(y[:few], phi, AMP(SoftThreshold(alpha), iterations=200))
-        own = alpha * np.asarray(limit.sigma)[:, -1] * (1 - np.mean(np.asarray(found) != 0, 1) / delta)
-        lasso = np.asarray(Lasso(own.astype("f4"), gap=1e-6, max_steps=3000)(y[:few], A))
-        eps = np.linalg.norm(lasso @ phi.T - y[:few], axis=1)
-        bpdn = np.asarray(BasisPursuit(eps, solver=ParetoRoot(), gap=1e-5, max_steps=3000)(y[:few], A))
-
-        def apart(a: np.ndarray, b: np.ndarray) -> float:
-            return float(np.max(np.linalg.norm(a - b, axis=1) / np.linalg.norm(b, axis=1)))
-
+            last, sigma2 = sigma2, VARIANCE + error / DELTA
         points[label] = {
-            "weight": float(weight),
+            "weight": float(alpha * np.sqrt(last) * (1 - slope / DELTA)),  # of the LASSO whose optimum is the limit
             "measured": measured.tolist(),
             "predicted": predicted,
             "largest_deviation": float(np.max(np.abs(measured / np.array(predicted) - 1))),
-            "lasso_mse": float(np.mean((lasso - x[:few]) ** 2)),
-            "amp_from_lasso": apart(np.asarray(found), lasso),
-            "bpdn_from_lasso": apart(bpdn, lasso),
             "seconds": seconds,
-        }
+        } | agreement(alpha, sizes)
         print(label, {k: v for k, v in points[label].items() if not isinstance(v, list)}, flush=True)
         save()
 
@@ -436,19 +446,20 @@ def picture(report: dict[str, Any], output: Path) -> None:
 def sizes_of(quick: bool) -> dict[str, dict[str, Any]]:
     diagram = {"n": 1000, "trials": 100, "deltas": [0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]}
     diagram |= {"rhos": [round(0.04 * i, 2) for i in range(1, 21)], "offsets": [-0.045, -0.015, 0.015, 0.045]}
-    diagram |= {"amp_iterations": 400, "l1_steps": 3000}
+    diagram |= {"amp_iterations": 300, "l1_steps": 2500}
     ratios = [round(0.1 + 0.05 * i, 2) for i in range(11)]
     sizes: dict[str, dict[str, Any]] = {
         "diagram": diagram,
-        "evolution": {"n": 4000, "trials": 50, "iterations": 20, "alphas": [1.0, 1.25, 1.4, 2.0], "agreeing": 4},
+        "evolution": {"n": 4000, "trials": 50, "iterations": 20, "alphas": [1.0, 1.25, 1.4, 2.0]},
         "stability": {"trials": 20, "eps": [float(v) for v in np.geomspace(1e-3, 1e-1, 7)]},
         "sparse": {"n": 256, "k": 20, "matrices": 20, "trials": 1000, "deltas": ratios},
         "patches": {"matrices": 4, "trials": 200, "deltas": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]},
     }
+    sizes["evolution"] |= {"agreeing": 4, "agreeing_n": 1000}
     if quick:
         sizes["diagram"] |= {"n": 200, "trials": 20, "deltas": [0.5], "rhos": [0.2, 0.6], "amp_iterations": 100}
         sizes["diagram"] |= {"l1_steps": 1000}
-        sizes["evolution"] |= {"n": 1000, "trials": 10, "alphas": [1.4]}
+        sizes["evolution"] |= {"n": 1000, "trials": 10, "alphas": [1.4], "agreeing_n": 400}
         sizes["stability"] |= {"trials": 4, "eps": [1e-3, 1e-2, 1e-1]}
         sizes["sparse"] |= {"n": 128, "k": 8, "matrices": 2, "trials": 20, "deltas": [0.4]}
         sizes["patches"] |= {"matrices": 1, "trials": 8, "deltas": [0.4]}
