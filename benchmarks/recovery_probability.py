@@ -406,7 +406,7 @@ def curves(axis: Any, points: list[dict[str, Any]]) -> None:
 def picture(report: dict[str, Any], output: Path) -> None:
     sources = list(dict.fromkeys(p["source"] for p in report["patches"].values()))
     figure, axes = plt.subplots(2, 3, figsize=(12, 7), layout="constrained")
-    axis = axes[0, 0]
+    axis, columns = axes[0, 0], report["settings"]["sizes"]["diagram"]["n"]
     amp = [p for p in report["diagram"].values() if p["method"] == "AMP"]
     if amp:
         delta, rho, rate = ([p[key] for p in amp] for key in ("delta", "rho", "rate"))
@@ -420,7 +420,7 @@ def picture(report: dict[str, Any], output: Path) -> None:
         axis.set(
             xlabel="delta = M / N",
             ylabel="rho = k / M",
-            title=f"Gaussian matrices, N = {report['settings']['sizes']['diagram']['n']}",
+            title=f"Gaussian matrices, N = {columns}",
         )
         axis.legend(fontsize=7, loc="upper left")
     axis = axes[0, 1]
