@@ -406,7 +406,7 @@ def curves(axis: Any, points: list[dict[str, Any]]) -> None:
 def picture(report: dict[str, Any], output: Path) -> None:
     sources = list(dict.fromkeys(p["source"] for p in report["patches"].values()))
     figure, axes = plt.subplots(2, 3, figsize=(12, 7), layout="constrained")
-    axis = axes[0, 0]
+    axis, columns = axes[0, 0], report["settings"]["sizes"]["diagram"]["n"]
     amp = [p for p in report["diagram"].values() if p["method"] == "AMP"]
     if amp:
         delta, rho, rate = ([p[key] for p in amp] for key in ("delta", "rho", "rate"))
@@ -417,7 +417,11 @@ def picture(report: dict[str, Any], output: Path) -> None:
         axis.plot(line, [donoho_tanner(d)[0] for d in line], color="#c0392b", linewidth=1, label="Donoho-Tanner")
         found = [t for t in transitions(report["diagram"]) if t["method"] == "l1" and t["half"] is not None]
         axis.plot([t["delta"] for t in found], [t["half"] for t in found], "x", color="#f2a900", label="l1: one half")
-        axis.set(xlabel="delta = M / N", ylabel="rho = k / M", title="Gaussian matrices, N = 1000")
+        axis.set(
+            xlabel="delta = M / N",
+            ylabel="rho = k / M",
+            title=f"Gaussian matrices, N = {columns}",
+        )
         axis.legend(fontsize=7, loc="upper left")
     axis = axes[0, 1]
     for label, p in report["evolution"].items():
@@ -434,10 +438,13 @@ def picture(report: dict[str, Any], output: Path) -> None:
         )
     if report["sparse"]:
         curves(axes[1, 0], list(report["sparse"].values()))
-        axes[1, 0].set(title="sparse signals, N = 256, k = 20")
+        n, k = (report["settings"]["sizes"]["sparse"][key] for key in ("n", "k"))
+        axes[1, 0].set(title=f"sparse signals, N = {n}, k = {k}")
     for axis, source in zip(axes[1, 1:], sources, strict=False):
         curves(axis, [p for p in report["patches"].values() if p["source"] == source])
         axis.set(title=f"patches of 32 x 32, {source}, {DECIBELS:g} dB")
+    for axis in axes.flat:
+        axis.set_visible(axis.has_data())
     output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output, dpi=110)
     plt.close(figure)
@@ -519,7 +526,8 @@ def main() -> int:
     save()
     picture(report, arguments.picture or arguments.output.with_suffix(".png"))
     print(json.dumps(report["verdict"], indent=1))
-    return 0 if all(v.get("met", True) for v in report["verdict"].values()) else 1
+    # The bars are for the full sizes.
+    return 0 if arguments.quick or all(v.get("met", True) for v in report["verdict"].values()) else 1
 
 
 if __name__ == "__main__":
