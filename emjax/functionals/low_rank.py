@@ -53,7 +53,7 @@ class NuclearNorm(Functional):
             if m <= n
             else jnp.matmul(x.mT.conj(), x, precision="highest")
         )
-        squares, u = _one_by_one(jnp.linalg.eigh, g)
+        squares, u = _eigh(g)
         # Below about sqrt(eps) of the largest, a Gram matrix does not know its singular values; thresholds lie above.
         s = jnp.sqrt(jnp.maximum(squares, 0))
         scaled = jnp.matmul(u * factor(s)[..., None, :], u.mT.conj(), precision="highest")
@@ -94,8 +94,17 @@ class NuclearNorm(Functional):
         return self.norm(u) + jnp.sqrt(self._total(rank * jnp.broadcast_to(self.weight, x.shape[:-2]) ** 2))
 
 
+# Compiled functions of their own, so that eager calls do not compile a new loop each time.
+
+
+@jax.jit
 def _singular_values(x: Array) -> Array:
     return _one_by_one(lambda v: jnp.linalg.svd(v, compute_uv=False), x)
+
+
+@jax.jit
+def _eigh(x: Array) -> tuple[Array, Array]:
+    return _one_by_one(lambda v: tuple(jnp.linalg.eigh(v)), x)
 
 
 def _one_by_one(decompose: Callable[[Array], Any], x: Array) -> Any:
