@@ -21,7 +21,7 @@ from emjax.solvers.transforms import by_backend
 
 
 class Reconstructor:
-    """Base class: subclasses give `_fit` and `_recover` for one item.
+    """Base class: subclasses give `_recover`, and `_fit` where they have weights, for one item.
 
     A batch runs item by item on a CPU and vectorised elsewhere; `_vectorised` ones are so everywhere (methods of dense
     algebra, which take many items at the price of a few).
@@ -29,9 +29,14 @@ class Reconstructor:
 
     _vectorised: ClassVar[bool] = False
 
+    @property
+    def _scalar(self) -> int:
+        """The axes of a setting that is one number an item."""
+        return 0
+
     def _fit(self, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Self:
-        """The same reconstructor with every weight an array."""
-        raise NotImplementedError
+        """The same reconstructor with every weight an array; those without weights have nothing to estimate."""
+        return self
 
     def _recover(self, y: Array, A: LinearOperator, noise: Noise | None) -> Array:
         """`x` for one item, with the weights given."""

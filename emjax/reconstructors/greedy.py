@@ -8,7 +8,7 @@ operators run as one vectorised program.
 
 import dataclasses
 import math
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -143,13 +143,6 @@ class Greedy(Reconstructor):
         if isinstance(self.sparsity, bool) or int(self.sparsity) != self.sparsity or self.sparsity < 1:
             raise ValueError(f"sparsity is a whole number of 1 or more, got {self.sparsity!r}")
         assign(self, sparsity=int(self.sparsity), tolerance=as_float(self.tolerance))
-
-    @property
-    def _scalar(self) -> int:
-        return 0
-
-    def _fit(self, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Self:
-        return self
 
     def _recover(self, y: Array, A: LinearOperator, noise: Noise | None) -> Array:
         W = self.transform

@@ -145,13 +145,6 @@ class AMP(Reconstructor):
         _check_iterations(self.iterations)
         assign(self, denoiser=as_denoiser(self.denoiser), damping=as_float(self.damping))
 
-    @property
-    def _scalar(self) -> int:
-        return 0
-
-    def _fit(self, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Self:
-        return self
-
     def _recover(self, y: Array, A: LinearOperator, noise: Noise | None) -> Array:
         return self._run(y, A, False)[0]
 
@@ -224,13 +217,6 @@ class VAMP(Reconstructor):
             noise_sigma=as_float(self.noise_sigma),
             damping=as_float(self.damping),
         )
-
-    @property
-    def _scalar(self) -> int:
-        return 0
-
-    def _fit(self, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Self:
-        return self
 
     def _recover(self, y: Array, A: LinearOperator, noise: Noise | None) -> Array:
         n = math.prod(A.in_shape)

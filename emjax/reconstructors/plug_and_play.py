@@ -57,10 +57,6 @@ class PlugAndPlay(Reconstructor):
         assign(self, weight=check_weight(self.weight), denoiser=as_denoiser(self.denoiser), strength=strength)
         assign(self, start=start, gap=as_float(self.gap), max_steps=jnp.asarray(self.max_steps))
 
-    @property
-    def _scalar(self) -> int:
-        return 0
-
     def _fit(self, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Self:
         weight, scan = self.weight, isinstance(A, PixelSampling) and A.ndim == 2
         if weight is None:

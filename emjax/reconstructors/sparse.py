@@ -9,7 +9,7 @@ of coefficients are in `greedy.py`; the form `|W x|_1 <= radius` is `Problem(Lea
 """
 
 import dataclasses
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -39,13 +39,6 @@ class SparseMethod(Reconstructor):
     gap: Any = leaf("_scalar", default=1e-4, kw_only=True)
     max_steps: Any = leaf("_scalar", default=5000, kw_only=True)
     transform: LinearOperator | None = dataclasses.field(default=None, kw_only=True)
-
-    @property
-    def _scalar(self) -> int:
-        return 0
-
-    def _fit(self, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Self:
-        return self
 
     def _recover(self, y: Array, A: LinearOperator, noise: Noise | None) -> Array:
         return jnp.where(known(y, A), self._solve(y, A, noise, jnp.ones((), y.real.dtype)), jnp.nan)
@@ -141,13 +134,6 @@ class ReweightedL1(Reconstructor):
         if not traced and (isinstance(self.rounds, bool) or int(self.rounds) != self.rounds or self.rounds < 0):
             raise ValueError(f"rounds is a whole number of 0 or more, got {self.rounds!r}")
         assign(self, rounds=jnp.asarray(self.rounds, jnp.int32), offset=as_float(self.offset))
-
-    @property
-    def _scalar(self) -> int:
-        return 0
-
-    def _fit(self, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Self:
-        return self
 
     def _recover(self, y: Array, A: LinearOperator, noise: Noise | None) -> Array:
         W, dtype = self.method._transform(A), y.real.dtype

@@ -61,10 +61,6 @@ class Spectral(Reconstructor):
         weight, exponent = check_weight(self.weight), check_weight(self.exponent)
         assign(self, weight=weight, exponent=exponent, gap=as_float(self.gap), max_steps=jnp.asarray(self.max_steps))
 
-    @property
-    def _scalar(self) -> int:
-        return 0
-
     def problem(self, data: LeastSquares, weight: Array, exponent: Array) -> Problem:
         """The problem that is solved."""
         dtype = data.y.real.dtype

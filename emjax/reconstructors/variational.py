@@ -98,10 +98,6 @@ class TotalVariation(Reconstructor):
         check_rule(self.rule)
         assign(self, weight=check_weight(self.weight), gap=as_float(self.gap), max_steps=jnp.asarray(self.max_steps))
 
-    @property
-    def _scalar(self) -> int:
-        return 0
-
     def problem(self, data: LeastSquares, weight: Array) -> Problem:
         """The problem that is solved."""
         return Problem(data, TV(weight, isotropic=self.isotropic), *self._bounds(data))
@@ -178,10 +174,6 @@ class WaveletL1(Reconstructor):
         check_rule(self.rule)
         assign(self, weight=check_weight(self.weight), gap=as_float(self.gap), max_steps=jnp.asarray(self.max_steps))
         assign(self, decay=as_float(self.decay))
-
-    @property
-    def _scalar(self) -> int:
-        return 0
 
     def problem(self, data: LeastSquares, weight: Array) -> Problem:
         """The problem that is solved."""

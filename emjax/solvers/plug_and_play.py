@@ -101,10 +101,10 @@ class PlugAndPlay:
             raise ValueError(f"the denoiser {self.denoiser} returned shape {x.shape} for an item of shape {v.shape}")
         return self._clipped(plan, x.astype(v.dtype))
 
-    def _length(self, plan: Plan, sigma: Array) -> Array:
+    def _length(self, plan: Plan, sigma: Any, weight: Any) -> Array:
         """`t = sigma^2 / weight`, as long as rounding lets the data be met; NaN, a status, for a level that is none."""
         dtype = plan.lipschitz.dtype
-        sigma, weight = jnp.asarray(sigma, dtype), jnp.asarray(self.weight, dtype)
+        sigma, weight = jnp.asarray(sigma, dtype), jnp.asarray(weight, dtype)
         longest = 1 / (float(jnp.finfo(dtype).eps) * plan.lipschitz)
         t = jnp.minimum(sigma**2, jnp.finfo(dtype).max) / jnp.maximum(weight, jnp.finfo(dtype).tiny)
         sound = (sigma > 0) & (weight >= 0) & (weight < jnp.inf)
@@ -181,7 +181,7 @@ class PnPADMM(PlugAndPlay):
         self._check(sigma=self.sigma)
 
     def step(self, plan: Plan, state: State, last: Any = False) -> State:
-        x = data_step(plan, state.z - state.u, self._length(plan, self.sigma), state.x, self.inner_steps)
+        x = data_step(plan, state.z - state.u, self._length(plan, self.sigma, self.weight), state.x, self.inner_steps)
         z = self._denoised(plan, x + state.u, jnp.asarray(self.sigma))
         return State(z, x, state.u + x - z, state.taken + 1, moved(z, state.z, x))
 
@@ -216,7 +216,7 @@ class HQS(PlugAndPlay):
 
     def step(self, plan: Plan, state: State, last: Any = False) -> State:
         sigma = self.level(state.taken)
-        x = data_step(plan, state.z, self._length(plan, sigma), state.x, self.inner_steps)
+        x = data_step(plan, state.z, self._length(plan, sigma, self.weight), state.x, self.inner_steps)
         z = self._denoised(plan, x, sigma)
         residual = jnp.where(state.taken < self.iterations, jnp.inf, moved(z, state.z))
         return State(z, x, state.u, state.taken + 1, residual)

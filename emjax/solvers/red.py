@@ -11,7 +11,6 @@ prior, and both forms for c = 1); Reehorst, Schniter 2018 (what it minimises and
 from typing import Any
 
 import jax.numpy as jnp
-from jax import Array
 
 from emjax._pytree import pytree_dataclass, static
 from emjax.functionals import LeastSquares
@@ -53,14 +52,6 @@ class RED(PlugAndPlay):
             return State(x, x, state.u, state.taken + 1, moved(x, state.z))
         # The start is an x, to be denoised first: v = x + (eta(x) - x) / c.
         v = state.z + (self._denoised(plan, state.z, sigma) - state.z) / self.slowness
-        x = data_step(plan, v, self._prox_length(plan), state.z, self.inner_steps)
+        x = data_step(plan, v, self._length(plan, 1, self.weight * self.slowness), state.z, self.inner_steps)
         x = self._clipped(plan, x)
         return State(x, v, state.u, state.taken + 1, moved(x, state.z))
-
-    def _prox_length(self, plan: Plan) -> Array:
-        """`1 / (weight c)`, no longer than rounding lets the data be met."""
-        dtype = plan.lipschitz.dtype
-        longest = 1 / (float(jnp.finfo(dtype).eps) * plan.lipschitz)
-        rho = jnp.asarray(self.weight, dtype) * self.slowness
-        sound = (rho >= 0) & (rho < jnp.inf)
-        return jnp.where(sound, jnp.minimum(1 / jnp.maximum(rho, jnp.finfo(dtype).tiny), longest), jnp.nan)
