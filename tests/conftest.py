@@ -13,6 +13,14 @@ import pytest
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 SLOW = (
+    "test_batches[ADMM]",
+    "test_recover_keeps_type_shape_and_metadata[pnp]",
+    "test_jit_and_vmap[spectral]",
+    "test_other_data_terms_are_certified[a ball, Fourier samples]",
+    "test_the_norm_bound_of_a_dense_matrix_is_never_below[300-300]",
+    "test_the_x_update_is_exact[deblurring, reflect-dct]",
+    "test_exports_and_maps_over_keys[variable-density]",
+    "test_wavelet_l1_of_all_pixels_is_soft_thresholding[solver0]",
     "test_batches[L1Ball, weights, complex]",
     "test_prox_and_conjugate_are_a_fenchel_pair[L1Ball, weights, complex]",
     "test_weights_of_zero_and_infinity_and_rows_twice",
