@@ -21,6 +21,7 @@ _MODULES = (
     "solvers",
     "tiling",
     "weights",
+    "zoo",
 )
 _NAMES = {
     "Box": "functionals",
@@ -39,7 +40,7 @@ _NAMES = {
     "TGV": "solvers",
     "TV": "solvers",
     "Term": "solvers",
-    "load": "reconstructors",
+    "load": "zoo",
     "solve": "solvers",
 }
 
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
         solvers,
         tiling,
         weights,
+        zoo,
     )
     from emjax.acquisition import Noise
     from emjax.functionals import (
@@ -69,8 +71,8 @@ if TYPE_CHECKING:
         PoissonLikelihood,
         Quadratic,
     )
-    from emjax.reconstructors import load
     from emjax.solvers import TGV, TV, Problem, Solution, Status, Term, solve
+    from emjax.zoo import load
 
 __all__ = ["__version__", *_MODULES, *_NAMES]
 

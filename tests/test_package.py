@@ -29,6 +29,7 @@ SUBPACKAGES = (
     "solvers",
     "tiling",
     "weights",
+    "zoo",
 )
 
 # What each part of the package may import of the others: an arrow down only. `cli` stands on top of everything.
@@ -44,8 +45,9 @@ BELOW: dict[str, set[str]] = {
     "metrics": set(),
     "tiling": set(),
     "io": set(),
+    "zoo": {"io", "networks", "reconstructors"},
     "cli": {"acquisition", "denoisers", "functionals", "io", "metrics", "networks", "operators", "reconstructors"}
-    | {"solvers", "tiling", "weights"},
+    | {"solvers", "tiling", "weights", "zoo"},
 }
 
 

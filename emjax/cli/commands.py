@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from emjax import zoo
 from emjax.cli.outputs import reporting
 
 app = typer.Typer(
@@ -19,15 +20,8 @@ app = typer.Typer(
 
 
 # The choices stand here so that wrong usage and --help are answered without loading JAX.
-class Method(StrEnum):
-    """The names of `emjax.reconstructors.METHODS`."""
-
-    LINEAR = "linear"
-    PNP = "pnp"
-    SPECTRAL = "spectral"
-    TGV = "tgv"
-    TV = "tv"
-    WAVELET = "wavelet"
+# The names of `emjax.reconstructors.METHODS`; those of the zoo are the names of its files.
+METHODS = ("linear", "pnp", "spectral", "tgv", "tv", "wavelet")
 
 
 class Pattern(StrEnum):
@@ -82,6 +76,21 @@ _UNITS = {
 }
 
 
+def _method(name: str) -> str:
+    """A classical method, a network of the zoo, or the path of a network."""
+    if name in METHODS or zoo.is_path(name) or name in zoo.names():
+        return name
+    raise typer.BadParameter(f"{name!r} is none of {', '.join([*METHODS, *zoo.names()])}, nor the path of a network")
+
+
+def _methods() -> str:
+    """How --help shows the choices. A fault of the zoo's folder is told when a command needs it."""
+    try:
+        return f"<{'|'.join([*METHODS, *zoo.names()])}|PATH>"
+    except ValueError:
+        return f"<{'|'.join(METHODS)}|PATH>"
+
+
 def _version(asked: bool) -> None:
     if asked:
         from emjax import __version__
@@ -112,7 +121,10 @@ def recover(
     missing: Annotated[
         float | None, typer.Option(help="The grey value that means: not measured. NaN needs no mention.")
     ] = None,
-    method: Annotated[Method, typer.Option(help="How to recover.")] = Method.SPECTRAL,
+    method: Annotated[
+        str,
+        typer.Option(help="How to recover; emjax zoo tells of networks.", metavar=_methods(), callback=_method),
+    ] = "spectral",
     weight: Annotated[
         str, typer.Option(help='"auto", or a number above 0, for grey values in [0, 1] (larger is smoother).')
     ] = "auto",
@@ -130,7 +142,7 @@ def recover(
         scan,
         mask=mask,
         missing=missing,
-        method=method.value,
+        method=method,
         weight=weight,
         output=output,
         dtype=None if dtype is None else dtype.value,
@@ -199,6 +211,22 @@ def demo(
     from emjax.cli.demo import run_demo
 
     run_demo(output, size=size, ratio=ratio, dose=dose, seed=seed, as_json=json_)
+
+
+@app.command("zoo")
+def zoo_(
+    name: Annotated[
+        str | None, typer.Argument(help="A network, to read its model card; without it: all.", show_default=False)
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """The trained networks: a table, or the model card of one."""
+    from emjax.cli.zoo import list_networks, show_network
+
+    if name is None:
+        list_networks(json_)
+    else:
+        show_network(name, json_)
 
 
 def show(report: dict[str, Any], as_json: bool) -> None:

@@ -38,5 +38,5 @@ def describe_installation() -> dict[str, Any]:
         "python": platform.python_version(),
         "jax": importlib.metadata.version("jax"),
         "devices": [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()],
-        "methods": list(emjax.reconstructors.METHODS),
+        "methods": [*emjax.reconstructors.METHODS, *emjax.zoo.names()],
     }

@@ -205,8 +205,8 @@ def _weights(fitted: Any) -> dict[str, float]:
 def _weight(method: str, weight: str) -> dict[str, float]:
     if weight == "auto":
         return {}
-    if method == "linear":
-        raise typer.BadParameter("the method linear has no weight; leave --weight out")
+    if method == "linear" or method not in emjax.reconstructors.METHODS:
+        raise typer.BadParameter(f"the method {method} has no weight; leave --weight out")
     try:
         value = float(weight)
     except ValueError:
