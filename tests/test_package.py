@@ -23,6 +23,7 @@ SUBPACKAGES = (
     "functionals",
     "io",
     "metrics",
+    "networks",
     "operators",
     "reconstructors",
     "solvers",

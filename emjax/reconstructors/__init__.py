@@ -5,6 +5,7 @@ from typing import Any
 
 from emjax.reconstructors.base import Reconstructor
 from emjax.reconstructors.greedy import HTP, IHT, OMP, CoSaMP
+from emjax.reconstructors.learned import Learned
 from emjax.reconstructors.linear import DelaunayPlan, LinearInterpolation
 from emjax.reconstructors.linear import plan as linear_plan
 from emjax.reconstructors.message_passing import AMP, VAMP, BernoulliGauss, SoftThreshold, donoho_tanner
@@ -49,6 +50,7 @@ __all__ = [
     "CoSaMP",
     "DelaunayPlan",
     "Lasso",
+    "Learned",
     "LinearInterpolation",
     "PlugAndPlay",
     "Reconstructor",

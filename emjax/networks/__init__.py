@@ -1,0 +1,9 @@
+"""Networks that invert measurements: each is called like a reconstructor, `x = network(y, A, noise=None)`.
+
+`build(kind, settings, seed)` makes one by its name in `NETWORKS`; `emjax.reconstructors.Learned(network)` makes a
+reconstructor of it. A new network is a file with a subclass of `Network`, imported here.
+"""
+
+from emjax.networks.base import NETWORKS, Network, build
+
+__all__ = ["NETWORKS", "Network", "build"]
