@@ -5,5 +5,6 @@ reconstructor of it. A new network is a file with a subclass of `Network`, impor
 """
 
 from emjax.networks.base import NETWORKS, Network, build
+from emjax.networks.dncnn import DnCNN
 
-__all__ = ["NETWORKS", "Network", "build"]
+__all__ = ["NETWORKS", "DnCNN", "Network", "build"]
