@@ -28,6 +28,7 @@ SUBPACKAGES = (
     "reconstructors",
     "solvers",
     "tiling",
+    "training",
     "weights",
     "zoo",
 )
@@ -46,8 +47,10 @@ BELOW: dict[str, set[str]] = {
     "tiling": set(),
     "io": set(),
     "zoo": {"io", "networks", "reconstructors"},
+    "training": {"acquisition", "functionals", "io", "metrics", "networks", "operators", "reconstructors", "solvers"}
+    | {"weights", "zoo"},
     "cli": {"acquisition", "denoisers", "functionals", "io", "metrics", "networks", "operators", "reconstructors"}
-    | {"solvers", "tiling", "weights", "zoo"},
+    | {"solvers", "tiling", "training", "weights", "zoo"},
 }
 
 

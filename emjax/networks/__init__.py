@@ -5,6 +5,7 @@ reconstructor of it. A new network is a file with a subclass of `Network`, impor
 """
 
 from emjax.networks.base import NETWORKS, Network, build
+from emjax.networks.dncnn import DnCNN
 from emjax.networks.scan import ScanNetwork
 
-__all__ = ["NETWORKS", "Network", "ScanNetwork", "build"]
+__all__ = ["NETWORKS", "DnCNN", "Network", "ScanNetwork", "build"]
