@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from emjax.training import Recipe, TASKS, load_recipe, recipes
+from emjax.training import TASKS, Recipe, load_recipe, recipes
 from emjax.training.loop import build
 from emjax.training.recipe import FOLDER, parse_recipe
 
