@@ -114,6 +114,7 @@ def train(
     scores: dict[str, float] = {}
     sums: list[tuple[int, dict]] = []
     mark = (time.monotonic(), step)
+    weights = output / f"{recipe.name}.safetensors"
 
     with progress(steps, step, quiet) as shown, _stopping() as stop:
         if step:
@@ -141,6 +142,7 @@ def train(
             if step % recipe.run.validate_every == 0 or step == steps:
                 scores = validation(state["average"], rest, arrays)
                 journal.add({"step": step, **scores})
+                par.write(weights, state["average"])  # whoever cannot wait for the end has these
                 mark = (time.monotonic(), mark[1]) if mark[1] == step else mark
             due = recipe.run.checkpoint_every and step % recipe.run.checkpoint_every == 0
             if store is not None and (due or step == steps or stop):
@@ -159,7 +161,7 @@ def train(
         scores,
         steps,
         time.monotonic() - begin,
-        output / f"{recipe.name}.safetensors",
+        weights,
         journal.path,
         output / "plot.png",
     )
