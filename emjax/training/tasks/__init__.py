@@ -1,0 +1,15 @@
+"""What is trained: a task draws its own measurements of the images it is given, and scores the network.
+
+    [task]
+    kind = "denoise"     # a name in TASKS
+    ...                  # the fields of that class
+"""
+
+from emjax.training.tasks.base import Task
+from emjax.training.tasks.denoise import Denoise
+
+TASKS: dict[str, type[Task]] = {
+    "denoise": Denoise,
+}
+
+__all__ = ["TASKS", "Denoise", "Task"]

@@ -1,0 +1,36 @@
+"""What a task is: a frozen dataclass whose fields are the keys of the recipe's [task] table."""
+
+from pathlib import Path
+from typing import Any, Self
+
+from jax import Array
+from jaxtyping import Float, PRNGKeyArray
+
+
+class Task:
+    """Base class. Subclasses are frozen dataclasses with `loss` and `evaluate`, both pure and compiled by the loop."""
+
+    @classmethod
+    def from_recipe(cls, table: dict[str, Any], folder: Path | None) -> Self:
+        """The task of a [task] table (without `kind`); `folder` is where its files lie, if it has any.
+
+        Raises ValueError naming the key: unknown, missing, of the wrong type or outside of its range.
+        """
+        from emjax.training.recipe import parse
+
+        task = parse(cls, table, "task")
+        task.check()
+        return task
+
+    def check(self) -> None:
+        """Raise ValueError for a field outside of its range, naming the key."""
+
+    def loss(
+        self, network: Any, images: Float[Array, "batch h w"], key: PRNGKeyArray, progress: Array
+    ) -> tuple[Array, dict[str, Array]]:
+        """The loss on augmented patches in [0, 1], and further numbers for the log; `progress` runs from 0 to 1."""
+        raise NotImplementedError
+
+    def evaluate(self, network: Any, images: Float[Array, "batch h w"], key: PRNGKeyArray) -> dict[str, Array]:
+        """Means over held-out patches, for the same key the same every time; `"psnr"` in dB is one of them."""
+        raise NotImplementedError
