@@ -20,6 +20,7 @@ _MODULES = (
     "reconstructors",
     "solvers",
     "tiling",
+    "training",
     "weights",
     "zoo",
 )
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
         reconstructors,
         solvers,
         tiling,
+        training,
         weights,
         zoo,
     )

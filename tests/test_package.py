@@ -28,6 +28,7 @@ SUBPACKAGES = (
     "reconstructors",
     "solvers",
     "tiling",
+    "training",
     "weights",
     "zoo",
 )
@@ -45,9 +46,11 @@ BELOW: dict[str, set[str]] = {
     "metrics": set(),
     "tiling": set(),
     "io": set(),
+    "training": {"acquisition", "functionals", "io", "metrics", "networks", "operators", "reconstructors", "solvers"}
+    | {"weights"},
     "zoo": {"io", "networks", "reconstructors"},
     "cli": {"acquisition", "denoisers", "functionals", "io", "metrics", "networks", "operators", "reconstructors"}
-    | {"solvers", "tiling", "weights", "zoo"},
+    | {"solvers", "tiling", "training", "weights", "zoo"},
 }
 
 

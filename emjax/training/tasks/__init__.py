@@ -1,8 +1,8 @@
 """What is trained: a task draws its own measurements of the images it is given, and scores the network.
 
-    [task]
-    kind = "denoise"     # a name in TASKS
-    ...                  # the fields of that class
+[task]
+kind = "denoise"     # a name in TASKS
+...                  # the fields of that class
 """
 
 from emjax.training.tasks.base import Task
