@@ -121,7 +121,9 @@ def train(
             shown.say(f"going on from step {step} of {steps}")
         while step < steps:
             count = min(inner, _next(step, recipe, steps) - step)
-            state, more = run(state, rest, train_images, arrays, total, None if inner == 1 else jnp.asarray(count, jnp.int32))
+            state, more = run(
+                state, rest, train_images, arrays, total, None if inner == 1 else jnp.asarray(count, jnp.int32)
+            )
             sums.append((count, more))
             step += count
             # On a CPU the calls would pile up far ahead of the work; elsewhere the host is glad of the lead.

@@ -70,7 +70,9 @@ def training_step(recipe: Recipe, task: Task, graph: Any, mesh: Any = None) -> C
         return {"parameters": new, "optimiser": chain, "average": average, "step": t + 1}, sums
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def run(state: State, rest: Any, images: Images, arrays: dict[str, Array], steps: Array, count: Array | None) -> tuple[State, dict]:
+    def run(
+        state: State, rest: Any, images: Images, arrays: dict[str, Array], steps: Array, count: Array | None
+    ) -> tuple[State, dict]:
         if count is None:
             return one(state, rest, images, arrays, steps)
         shapes = jax.eval_shape(one, state, rest, images, arrays, steps)[1]
