@@ -1,15 +1,17 @@
 """What is trained: a task draws its own measurements of the images it is given, and scores the network.
 
-    [task]
-    kind = "denoise"     # a name in TASKS
-    ...                  # the fields of that class
+[task]
+kind = "denoise"     # a name in TASKS
+...                  # the fields of that class
 """
 
 from emjax.training.tasks.base import Task
+from emjax.training.tasks.block import Block
 from emjax.training.tasks.denoise import Denoise
 
 TASKS: dict[str, type[Task]] = {
+    "block": Block,
     "denoise": Denoise,
 }
 
-__all__ = ["TASKS", "Denoise", "Task"]
+__all__ = ["TASKS", "Block", "Denoise", "Task"]
