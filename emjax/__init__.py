@@ -20,6 +20,7 @@ _MODULES = (
     "reconstructors",
     "solvers",
     "tiling",
+    "training",
     "weights",
 )
 _NAMES = {
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
         reconstructors,
         solvers,
         tiling,
+        training,
         weights,
     )
     from emjax.acquisition import Noise

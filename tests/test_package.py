@@ -28,6 +28,7 @@ SUBPACKAGES = (
     "reconstructors",
     "solvers",
     "tiling",
+    "training",
     "weights",
 )
 
@@ -44,8 +45,10 @@ BELOW: dict[str, set[str]] = {
     "metrics": set(),
     "tiling": set(),
     "io": set(),
+    "training": {"acquisition", "functionals", "io", "metrics", "networks", "operators", "reconstructors", "solvers"}
+    | {"weights"},
     "cli": {"acquisition", "denoisers", "functionals", "io", "metrics", "networks", "operators", "reconstructors"}
-    | {"solvers", "tiling", "weights"},
+    | {"solvers", "tiling", "training", "weights"},
 }
 
 

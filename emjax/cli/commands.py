@@ -201,6 +201,52 @@ def demo(
     run_demo(output, size=size, ratio=ratio, dose=dose, seed=seed, as_json=json_)
 
 
+@app.command()
+def train(
+    recipe: Annotated[
+        str | None, typer.Argument(help="A recipe of the package (--list), or a file .toml.", show_default=False)
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder for weights, log, plot and checkpoints; default: RECIPE."),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="The folder that the files of the recipe lie in.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="An .npz file: the images, read once; made if it is not there.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="How many steps; default: the recipe's.", min=1)] = None,
+    minutes: Annotated[float | None, typer.Option(help="How long; fixes the number of steps at the start.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed; default: the recipe's.", min=0, max=2**32 - 1)] = None,
+    init: Annotated[Path | None, typer.Option(help="Start from these weights, a .safetensors file.")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Start anew where --output has a checkpoint.")] = False,
+    no_checkpoints: Annotated[bool, typer.Option("--no-checkpoints", help="Write none.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List the recipes of the package.")] = False,
+    json_: Json = False,
+) -> None:
+    """Train a network by a recipe; goes on where it was stopped."""
+    from emjax.cli.train import list_recipes, train_recipe
+
+    if list_:
+        list_recipes(json_)
+        return
+    if recipe is None:
+        raise typer.BadParameter("give a recipe (--list names those of the package)")
+    report = train_recipe(
+        recipe,
+        output,
+        data=data,
+        cache=cache,
+        steps=steps,
+        minutes=minutes,
+        seed=seed,
+        init=init,
+        restart=restart,
+        checkpoints=not no_checkpoints,
+        quiet=json_,
+    )
+    show(report, json_)
+
+
 def show(report: dict[str, Any], as_json: bool) -> None:
     """One JSON object, or a line an entry with its unit; entries that are None are left out of the text."""
     with reporting(report.get("output")):

@@ -6,7 +6,8 @@ reconstructor of it. A new network is a file with a subclass of `Network`, impor
 
 from emjax.networks.base import NETWORKS, Network, build
 from emjax.networks.deep_inverse import DeepInverse
+from emjax.networks.dncnn import DnCNN
 from emjax.networks.ista_net import IstaNet, IstaNetPlus
 from emjax.networks.starts import estimate_field
 
-__all__ = ["NETWORKS", "DeepInverse", "IstaNet", "IstaNetPlus", "Network", "build", "estimate_field"]
+__all__ = ["NETWORKS", "DeepInverse", "DnCNN", "IstaNet", "IstaNetPlus", "Network", "build", "estimate_field"]

@@ -1,7 +1,7 @@
 """Images for training: read once, kept on the device as one flat array of 8- or 16-bit grey values.
 
-Images of any sizes lie one after the other; a patch is a few slices of the flat array. 8 bits hold what most microscopes
-wrote; 16 bits are used for all images as soon as one file has more.
+Images of any sizes lie one after the other; a patch is a few slices of the flat array. 8 bits hold what most
+microscopes wrote; 16 bits are used for all images as soon as one file has more.
 """
 
 import hashlib
@@ -41,7 +41,9 @@ class Images:
         """
         kinds = {image.dtype for image in images}
         if len(kinds) != 1 or not kinds <= {np.dtype(np.uint8), np.dtype(np.uint16)}:
-            raise ValueError(f"expected images that are all uint8 or all uint16, got {sorted(map(str, kinds)) or 'none'}")
+            raise ValueError(
+                f"expected images that are all uint8 or all uint16, got {sorted(map(str, kinds)) or 'none'}"
+            )
         sizes = np.array([image.size for image in images])
         if sizes.sum() > LIMIT:
             raise ValueError(f"the images have {sizes.sum():,} pixels together, more than {LIMIT:,}; take fewer slices")
@@ -82,8 +84,8 @@ def read_images(data: "Data", folder: Path | None, cache: Path | None = None) ->
             if min(image.shape) < crop:
                 what = sources[member].files or "phantom"
                 raise ValueError(
-                    f"data.{part}[{member}] ({what}) has an image of {image.shape[0]} x {image.shape[1]} pixels, smaller "
-                    f"than the crop of {crop}; take a smaller data.crop or leave the file out"
+                    f"data.{part}[{member}] ({what}) has an image of {image.shape[0]} x {image.shape[1]} pixels, "
+                    f"smaller than the crop of {crop}; take a smaller data.crop or leave the file out"
                 )
         packed.append(Images.pack(images, [sources[m].weight for m in members]))
     return packed[0], packed[1]

@@ -5,7 +5,7 @@ With truth t:   l1  |x - t|      mse  (x - t)^2      charbonnier  sqrt((x - t)^2
 
 Without truth, from noisy measurements alone:
     splitting      the network sees a random part of the measured pixels and is scored on the rest; as their noise is
-                   independent, the expected score is the error at these pixels plus a constant (Yaman et al., MRM 84, 2020)
+                   independent, the expected score is the error there plus a constant (Yaman et al., MRM 84, 2020)
     noise2void     of a full image, some pixels are hidden and predicted (Krull, Buchholz & Jug, CVPR 2019)
     SURE           |f(y) - y|^2 / n - s^2 + 2 s^2 div f(y) / n estimates the mean squared error for Gaussian noise of
                    standard deviation s (Stein 1981), its divergence by one random probe (Ramani, Blu & Unser 2008)
@@ -87,11 +87,11 @@ def blind_spots(
 
     Images of at least 5 pixels a side: a neighbour beyond an edge is replaced by the one on the other side.
     """
-    where, rows, columns = jax.random.split(key, 3)
+    where, offsets = jax.random.split(key)
     spots = jax.random.uniform(where, y.shape) < share
     n = 2 * RADIUS + 1
     # All offsets but (0, 0), each as likely.
-    flat = jax.random.randint(rows, y.shape, 1, n * n) + (n * n) // 2
+    flat = jax.random.randint(offsets, y.shape, 1, n * n) + (n * n) // 2
     dy, dx = (flat % (n * n)) // n - RADIUS, flat % n - RADIUS
     h, w = y.shape[-2:]
     i, j = jnp.arange(h)[:, None], jnp.arange(w)[None, :]
@@ -104,7 +104,7 @@ def blind_spots(
 def noise2void(
     network: Callable[[Array], Array], y: Float[Array, "*batch h w"], key: PRNGKeyArray, share: float = 0.02
 ) -> Float[Array, ""]:
-    """Mean squared error of the prediction of hidden pixels by `network(y)`, whose noise must not know its neighbours'."""
+    """Mean squared error at hidden pixels, predicted by `network(y)`. The noise of pixels must be independent."""
     blinded, spots = blind_spots(key, y, share)
     return held_out(network(blinded), y, spots)
 

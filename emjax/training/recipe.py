@@ -51,7 +51,7 @@ class Data:
     batch: int
     validation_crops: int = 32
     validation_crop: int | None = None
-    augment: Augmentation = Augmentation()
+    augment: Augmentation = dataclasses.field(default_factory=Augmentation)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,218 @@
+"""Training: it learns, goes on bit by bit after a stop, trains parameters only, and any number of devices agree."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from emjax.networks import NETWORKS, Network
+from emjax.training import Recipe, Result, load_recipe, train
+from emjax.training import parameters as par
+from emjax.training.step import Validation
+
+TABLE = """
+[network]
+kind = "dncnn"
+width = 4
+depth = 2
+[task]
+kind = "denoise"
+[data]
+train = [{ phantom = { count = 2, size = 48 } }]
+validation = [{ phantom = { size = 48, seed = 9 } }]
+crop = 16
+batch = 4
+validation_crops = 4
+[optimiser]
+learning_rate = 1e-2
+ema = 0.9
+[run]
+steps = 12
+validate_every = 6
+checkpoint_every = 4
+log_every = 3
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
+    path.write_text(TABLE)
+    return load_recipe(path)
+
+
+@pytest.fixture(scope="module")
+def whole(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return train(recipe, tmp_path_factory.mktemp("whole"), quiet=True)
+
+
+def entries(result: Result, key: str) -> list[Any]:
+    lines = [json.loads(line) for line in result.log.read_text().splitlines()]
+    return [line[key] for line in lines if key in line]
+
+
+def weights(result: Result) -> dict[str, np.ndarray]:
+    return par.named(nnx.state(result.network, nnx.Param))
+
+
+def same(a: Result, b: Result) -> bool:
+    return all(np.array_equal(v, weights(b)[k]) for k, v in weights(a).items())
+
+
+def changed(recipe: Recipe, **run: Any) -> Recipe:
+    return dataclasses.replace(recipe, run=dataclasses.replace(recipe.run, **run))
+
+
+def test_what_a_training_leaves(recipe: Recipe, whole: Result) -> None:
+    assert whole.steps == 12 and entries(whole, "step") == [3, 6, 6, 9, 12, 12]
+    assert entries(whole, "psnr")[-1] == whole.scores["psnr"] > 15
+    assert whole.plot.read_bytes().startswith(b"\x89PNG")
+    shell = nnx.state(whole.network, nnx.Param)
+    read = par.named(par.read(whole.weights, shell))
+    assert all(np.array_equal(v, read[k]) and v.dtype == np.float32 for k, v in weights(whole).items())
+    assert entries(whole, "parameters") == [whole.network.parameter_count()]
+
+
+def test_it_learns(recipe: Recipe, tmp_path: Path) -> None:
+    longer = changed(recipe, steps=300, log_every=100, validate_every=300)
+    result = train(longer, tmp_path, checkpoints=False, quiet=True)
+    assert result.scores["psnr"] > result.scores["psnr_noisy"] + 3
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_training_goes_on_bit_by_bit(
+    recipe: Recipe, whole: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    validate = Validation.__call__
+
+    def stop(self: Validation, *args: Any) -> dict[str, float]:
+        signal.raise_signal(number)
+        return validate(self, *args)
+
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        monkeypatch.setattr(Validation, "__call__", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, tmp_path, quiet=True)
+    finally:
+        signal.signal(number, before)
+        monkeypatch.undo()
+    result = train(recipe, tmp_path, quiet=True)
+    assert same(result, whole)
+    assert entries(result, "loss") == entries(whole, "loss")
+    assert entries(result, "step") == entries(whole, "step")
+
+
+def test_a_killed_training_goes_on_from_its_last_checkpoint(recipe: Recipe, whole: Result, tmp_path: Path) -> None:
+    shutil.copytree(whole.weights.parent / "checkpoints", tmp_path / "checkpoints")
+    shutil.rmtree(tmp_path / "checkpoints" / "12")  # as if killed after step 8
+    result = train(recipe, tmp_path, quiet=True)
+    assert same(result, whole)
+    assert entries(result, "step") == [9, 12, 12]
+    again = train(recipe, tmp_path, quiet=True)  # nothing is left to do
+    assert same(again, whole) and again.scores == result.scores
+
+
+def test_a_checkpoint_of_another_training_is_refused(recipe: Recipe, whole: Result) -> None:
+    folder = whole.weights.parent
+    with pytest.raises(ValueError, match=r"another recipe \(or seed\)"):
+        train(changed(recipe, seed=1), folder, quiet=True)
+    with pytest.raises(ValueError, match="training of 12 steps, not 13"):
+        train(recipe, folder, steps=13, quiet=True)
+    with pytest.raises(ValueError, match="either a number of steps or of minutes"):
+        train(recipe, folder, steps=13, minutes=1.0, quiet=True)
+
+
+def test_steps_inside_one_call_are_the_same_steps(recipe: Recipe, whole: Result, tmp_path: Path) -> None:
+    result = train(changed(recipe, inner=5), tmp_path, checkpoints=False, quiet=True)
+    for key, value in weights(whole).items():
+        np.testing.assert_allclose(weights(result)[key], value, atol=1e-5)
+    np.testing.assert_allclose(entries(result, "loss"), entries(whole, "loss"), rtol=1e-5)
+
+
+def test_bfloat16_computes_otherwise_and_keeps_float32(recipe: Recipe, whole: Result, tmp_path: Path) -> None:
+    result = train(changed(recipe, compute="bfloat16"), tmp_path, checkpoints=False, quiet=True)
+    assert not same(result, whole)
+    for key, value in weights(whole).items():
+        assert weights(result)[key].dtype == np.float32
+        np.testing.assert_allclose(weights(result)[key], value, atol=0.02)
+
+
+def test_minutes_fix_the_number_of_steps(recipe: Recipe, tmp_path: Path) -> None:
+    few = changed(recipe, validate_every=10_000, log_every=10_000)
+    result = train(few, tmp_path, minutes=0.1, checkpoints=False, quiet=True)
+    assert result.steps != 12 and entries(result, "steps") == [result.steps]
+    assert result.seconds < 20
+
+
+def test_a_training_starts_from_given_weights(recipe: Recipe, whole: Result, tmp_path: Path) -> None:
+    tiny = dataclasses.replace(recipe, optimiser=dataclasses.replace(recipe.optimiser, learning_rate=1e-12))
+    result = train(tiny, tmp_path, steps=1, init=whole.weights, checkpoints=False, quiet=True)
+    for key, value in weights(whole).items():
+        np.testing.assert_allclose(weights(result)[key], value, atol=1e-6)
+    other = dataclasses.replace(recipe, network={**recipe.network, "width": 5})
+    with pytest.raises(ValueError, match=r"weights of another network: layers/0/bias is \(4,\) in the file, \(5,\)"):
+        train(other, tmp_path, init=whole.weights, quiet=True)
+    (tmp_path / "bad.safetensors").write_bytes(b"no")
+    with pytest.raises(ValueError, match="no safetensors file"):
+        train(recipe, tmp_path, init=tmp_path / "bad.safetensors", checkpoints=False, quiet=True)
+
+
+def test_no_array_but_parameters_is_trained(recipe: Recipe, tmp_path: Path) -> None:
+    class Holder(Network):
+        kind = "holder-of-an-operator"
+
+        def __init__(self, *, rngs: nnx.Rngs):
+            self.matrix = nnx.data(jnp.ones((16, 16)))
+            self.fixed = nnx.Variable(jnp.full((), 0.5))
+            self.gain = nnx.Param(jnp.ones(()))
+
+        def __call__(self, v: Any, sigma: Any) -> Any:  # type: ignore[override]
+            return self.gain[...] * (self.matrix * v + self.fixed[...])
+
+    try:
+        held = dataclasses.replace(recipe, network={"kind": Holder.kind})
+        network = train(held, tmp_path, steps=3, checkpoints=False, quiet=True).network
+    finally:
+        del NETWORKS[Holder.kind]
+    np.testing.assert_array_equal(network.matrix, np.ones((16, 16)))
+    assert float(network.fixed[...]) == 0.5 and float(network.gain[...]) != 1
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(recipe: Recipe, tmp_path: Path) -> None:
+    wild = dataclasses.replace(recipe, optimiser=dataclasses.replace(recipe.optimiser, learning_rate=1e30))
+    with pytest.raises(ValueError, match=r"the loss is (nan|inf) at step"):
+        train(wild, tmp_path, checkpoints=False, quiet=True)
+
+
+def test_two_devices_share_a_batch(recipe: Recipe, whole: Result, tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(TABLE)
+    code = (
+        "from pathlib import Path; from emjax.training import load_recipe, train; import jax\n"
+        "assert len(jax.devices()) == 2\n"
+        f"train(load_recipe({str(tmp_path / 'tiny.toml')!r}), Path({str(tmp_path)!r}), checkpoints=False, quiet=True)"
+    )
+    flags = "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=2"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    result = dataclasses.replace(whole, log=tmp_path / "log.jsonl")
+    np.testing.assert_allclose(entries(result, "loss"), entries(whole, "loss"), rtol=1e-5)
+    assert len(entries(result, "devices")[0]) == 2
+
+
+def test_devices_must_share_evenly(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="batch is 4, which 3 devices cannot share"):
+        train(recipe, tmp_path, devices=jax.devices() * 3, checkpoints=False, quiet=True)

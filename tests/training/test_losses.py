@@ -1,0 +1,65 @@
+"""Losses against plain NumPy; those without truth against the truth."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from emjax.training import losses
+
+RNG = np.random.default_rng(0)
+TRUTH = jnp.asarray(RNG.random((3, 16, 16)), jnp.float32)
+X = jnp.asarray(RNG.random((3, 16, 16)), jnp.float32)
+
+
+@pytest.mark.parametrize("name", sorted(losses.LOSSES))
+def test_losses_of_equal_images_are_zero_and_smooth(name: str) -> None:
+    loss = losses.loss(name)
+    assert abs(float(loss(TRUTH, TRUTH))) < 1e-6
+    value, gradient = jax.value_and_grad(loss)(X, TRUTH)
+    assert value.shape == () and float(value) > 0.05
+    assert bool(jnp.isfinite(jax.grad(loss)(TRUTH, TRUTH)).all())
+    assert float(loss(X - 0.01 * gradient / jnp.linalg.norm(gradient), TRUTH)) < float(value)
+    np.testing.assert_allclose(losses.l1(X, TRUTH), np.abs(np.asarray(X - TRUTH)).mean(), rtol=1e-6)
+
+
+def test_an_unknown_loss_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"unknown loss 'l3'; there are l1, mse"):
+        losses.loss("l3")
+
+
+def test_a_split_mask_adds_up() -> None:
+    mask = jnp.asarray(RNG.random((4, 64, 64)) < 0.3, jnp.float32) * 0.5
+    share = jnp.asarray([0.1, 0.5, 0.9, 1.0])[:, None, None]
+    seen, held = losses.split_mask(jax.random.key(0), mask, share)
+    np.testing.assert_array_equal(seen + held, mask)
+    assert float((seen * held).max()) == 0
+    np.testing.assert_allclose(jnp.sum(seen, (1, 2)) / jnp.sum(mask, (1, 2)), share.ravel(), atol=0.05)
+    y = mask * TRUTH.mean()
+    assert float(losses.held_out(jnp.full_like(mask, TRUTH.mean()), y, held)) < 1e-12
+    assert float(losses.held_out(mask, y, jnp.zeros_like(mask))) == 0
+
+
+def test_blind_spots_take_the_value_of_a_neighbour() -> None:
+    y = jnp.arange(2 * 64.0).reshape(2, 8, 8)
+    blinded, spots = losses.blind_spots(jax.random.key(0), y, 0.5)
+    same = blinded == y
+    np.testing.assert_array_equal(same, spots == 0)  # never its own
+    moved = np.asarray(blinded - 64 * jnp.arange(2)[:, None, None]).astype(int)
+    i, j = np.indices((8, 8))
+    assert moved.min() >= 0 and moved.max() < 64  # never of another image
+    assert np.abs(moved // 8 - i).max() <= 2 and np.abs(moved % 8 - j).max() <= 2
+    everywhere = losses.blind_spots(jax.random.key(1), jnp.broadcast_to(y[0], (500, 8, 8)), 1.0)[0]
+    assert len(np.unique(np.asarray(everywhere[:, 4, 4]))) == 24
+
+
+def test_sure_estimates_the_error_without_the_truth() -> None:
+    sigma = jnp.asarray([0.05, 0.1, 0.3])
+    truth = jnp.asarray(RNG.random((3, 128, 128)), jnp.float32)
+    y = truth + sigma[:, None, None] * jax.random.normal(jax.random.key(0), truth.shape)
+
+    def shrink(v: jax.Array) -> jax.Array:
+        return 0.7 * v + 0.2 * jnp.tanh(jnp.roll(v, 1, -1))
+
+    got = jax.jit(lambda y, key: losses.sure(shrink, y, sigma, key))(y, jax.random.key(1))
+    np.testing.assert_allclose(got, losses.mse(shrink(y), truth), rtol=0.03)

@@ -1,0 +1,95 @@
+"""Recipes: what is wrong with one is said with the key that is wrong."""
+
+import copy
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from emjax.training import TASKS, Recipe, load_recipe, recipes
+from emjax.training.loop import build
+from emjax.training.recipe import FOLDER, parse_recipe
+
+TABLE = {
+    "network": {"kind": "dncnn", "width": 4, "depth": 2},
+    "task": {"kind": "denoise"},
+    "data": {"train": [{"phantom": {"size": 32}}], "validation": [{"files": "a.tif"}], "crop": 16, "batch": 2},
+    "run": {"steps": 3},
+}
+
+
+def with_(path: str, value: object) -> dict:
+    table = copy.deepcopy(TABLE)
+    place = table
+    *parts, last = path.split(".")
+    for part in parts:
+        place = place.setdefault(part, {})
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    return table
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("optimizer", {}, r"unknown table \[optimizer\]"),
+        ("data.patch", 3, r"\[data\] has no key 'patch'"),
+        ("data.augment.gian", 0.1, r"\[data.augment\] has no key 'gian'"),
+        ("data.crop", None, r"\[data\] lacks the key 'crop'"),
+        ("data.crop", 1.5, "data.crop is a whole number, got 1.5"),
+        ("data.crop", 0, "data.crop is a whole number above 0"),
+        ("data.train", [], "data.train is an empty list"),
+        ("data.train", "x.tif", "data.train is a list"),
+        ("data.train", [{}], r"data.train\[0\] needs either files or phantom"),
+        ("data.train", [{"files": "a", "wieght": 2}], r"\[data.train\[0\]\] has no key 'wieght'"),
+        ("data.augment.gain", 2, "data.augment.gain is a number in"),
+        ("optimiser.learning_rate", -1, "optimiser.learning_rate"),
+        ("optimiser.ema", 1, "optimiser.ema"),
+        ("run.compute", "float16", "run.compute"),
+        ("run.seed", True, "run.seed is a whole number, got True"),
+        ("network.kind", None, r"\[network\] needs kind"),
+        ("task", 3, "task is a table"),
+    ],
+)
+def test_a_wrong_recipe_is_an_error_that_names_the_key(path: str, value: object, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        parse_recipe(with_(path, value), "r")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("network.kind", "nonet", r"\[network\] of r: unknown network 'nonet'"),
+        ("network.widht", 3, r"\[network\] of r: .*widht"),
+        ("task.kind", "notask", r"\[task\] of r: unknown task 'notask'; there are denoise"),
+        ("task.sgima", 3, r"\[task\] has no key 'sgima'"),
+        ("task.sigma", [0.2, 0.1], "task.sigma"),
+        ("task.sigma", [0.2], "task.sigma is a list of 2"),
+        ("task.loss_name", "l7", "task.loss_name"),
+    ],
+)
+def test_a_wrong_network_or_task_is_an_error_that_names_it(path: str, value: object, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        build(parse_recipe(with_(path, value), "r"))
+
+
+def test_names_and_files_of_recipes(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no recipe 'nothing'; there are .*denoise-phantom"):
+        load_recipe("nothing")
+    with pytest.raises(ValueError, match="cannot be read: No such file"):
+        load_recipe(tmp_path / "a.toml")
+    (tmp_path / "a.toml").write_text("[network\n")
+    with pytest.raises(ValueError, match="no TOML"):
+        load_recipe(tmp_path / "a.toml")
+    assert load_recipe("denoise-phantom", seed=3, steps=None).run.seed == 3
+
+
+@pytest.mark.parametrize("name", sorted(recipes()))
+def test_recipes_of_the_package_are_sound(name: str) -> None:
+    recipe = load_recipe(name)
+    assert isinstance(recipe, Recipe)
+    assert recipe.task["kind"] in TASKS
+    assert recipes()[name], f"{name}.toml begins with a comment: what it trains"
+    assert set(tomllib.loads((FOLDER / f"{name}.toml").read_text())) >= {"network", "task", "data", "run"}
