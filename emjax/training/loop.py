@@ -121,7 +121,9 @@ def train(
             shown.say(f"going on from step {step} of {steps}")
         while step < steps:
             count = min(inner, _next(step, recipe, steps) - step)
-            state, more = run(state, rest, train_images, arrays, total, None if inner == 1 else jnp.asarray(count, jnp.int32))
+            state, more = run(
+                state, rest, train_images, arrays, total, None if inner == 1 else jnp.asarray(count, jnp.int32)
+            )
             sums.append((count, more))
             step += count
             # On a CPU the calls would pile up far ahead of the work; elsewhere the host is glad of the lead.
@@ -186,6 +188,12 @@ def build(recipe: Recipe, data: Path | None = None, seed: int | None = None) -> 
         task = TASKS[kind].from_recipe({key: value for key, value in recipe.task.items() if key != "kind"}, data)
     except (TypeError, ValueError) as err:
         raise ValueError(f"[task] of {recipe.name}: {err}") from err
+    if recipe.data.scans != task.scans:
+        given, taken = (("whole images", "scans")[flag] for flag in (recipe.data.scans, task.scans))
+        raise ValueError(
+            f"[task] of {recipe.name} learns from {taken}, and data.train gives {given}; a set of images becomes scans "
+            "by scan = {ratio = ..., noise = ...}"
+        )
     return network, task
 
 
