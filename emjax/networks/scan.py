@@ -19,7 +19,6 @@ import functools
 import itertools
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -240,7 +239,9 @@ def _gaussians() -> np.ndarray:
     kernel = np.zeros((3, 3, BLOCK**2, len(WIDTHS), BLOCK**2), np.float32)
     places = list(itertools.product(range(BLOCK), range(BLOCK)))
     for a, b in itertools.product(range(3), range(3)):
-        for (k, s), (i, (u, v)), (j, (r, t)) in itertools.product(enumerate(WIDTHS), enumerate(places), enumerate(places)):
+        for (k, s), (i, (u, v)), (j, (r, t)) in itertools.product(
+            enumerate(WIDTHS), enumerate(places), enumerate(places)
+        ):
             dy, dx = (a - 1) * BLOCK + u - r, (b - 1) * BLOCK + v - t
             if max(abs(dy), abs(dx)) <= BLOCK:
                 kernel[a, b, i, k, j] = np.exp(-(dy**2 + dx**2) / (2 * s**2))

@@ -33,7 +33,9 @@ class ScanRecovery(Reconstructor):
 
     def __post_init__(self) -> None:
         if not hasattr(self.network, "multiple"):
-            raise TypeError(f"ScanRecovery takes a scan network, such as emjax.networks.build('scan'), got {self.network}")
+            raise TypeError(
+                f"ScanRecovery takes a scan network, such as emjax.networks.build('scan'), got {self.network}"
+            )
 
     def _fit(self, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Self:
         from emjax.networks.scan import divided, statistics

@@ -6,12 +6,14 @@ kind = "denoise"     # a name in TASKS
 """
 
 from emjax.training.tasks.base import Task
+from emjax.training.tasks.block import Block
 from emjax.training.tasks.denoise import Denoise
 from emjax.training.tasks.scan import Scan
 
 TASKS: dict[str, type[Task]] = {
+    "block": Block,
     "denoise": Denoise,
     "scan": Scan,
 }
 
-__all__ = ["TASKS", "Denoise", "Scan", "Task"]
+__all__ = ["TASKS", "Block", "Denoise", "Scan", "Task"]

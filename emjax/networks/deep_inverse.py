@@ -1,0 +1,60 @@
+"""DeepInverse: three large convolutions on the proxy of the image.
+
+    p = c A.T y,    x = (p +) W3 * relu(W2 * relu(W1 * p + b1) + b2) + b3
+
+with 11x11 kernels and 64, 32, 1 channels: 259,521 parameters. Source: A. Mousavi, R. Baraniuk, Learning to invert:
+signal recovery via deep convolutional networks, ICASSP 2017.
+"""
+
+from flax import nnx
+from jax import Array
+
+from emjax.acquisition.noise import Noise
+from emjax.networks.base import Network, convolve
+from emjax.networks.starts import FIELD, check_start, linear_start, supports_start
+from emjax.operators import LinearOperator
+
+
+class DeepInverse(Network):
+    """The network of this module; see there.
+
+    skip: add the proxy to the result (`p +` above), with the last layer zero at first, so that untrained it returns the
+    proxy. The published network has no skip, and nothing to start from; its parameters are the same.
+    start: "backprojection" is the published proxy, scaled by least squares. With one matrix for every block it has
+    artefacts of blocks which three layers cannot mend at low ratios: there "gaussian" is the better proxy (`starts`);
+    field: its numbers.
+    """
+
+    kind = "deep-inverse"
+
+    def __init__(
+        self,
+        skip: bool = True,
+        start: str = "backprojection",
+        field: tuple[float, ...] = FIELD,
+        *,
+        rngs: nnx.Rngs,
+    ) -> None:
+        check_start(start, field)
+        self.skip, self.start, self.field = skip, start, field
+        he, last = nnx.initializers.he_normal(), nnx.initializers.zeros_init()
+        self.layers = nnx.List(
+            [
+                nnx.Conv(1, 64, (11, 11), kernel_init=he, rngs=rngs),
+                nnx.Conv(64, 32, (11, 11), kernel_init=he, rngs=rngs),
+                nnx.Conv(32, 1, (11, 11), kernel_init=last if skip else nnx.initializers.lecun_normal(), rngs=rngs),
+            ]
+        )
+
+    def supports(self, A: LinearOperator) -> str | None:
+        return super().supports(A) or supports_start(self.start, A)
+
+    def __call__(self, y: Array, A: LinearOperator, noise: Noise | None = None) -> Array:
+        """Recover `x`, shape `(*batch, h, w)`, from `y`, shape `(*batch, *A.out_shape)`; any size."""
+        y = self.measurements(y, A)
+        proxy = linear_start(self.start, self.field, y, A, noise)
+        first, second, last = self.layers
+        v = nnx.relu(convolve(first, proxy[..., None]))
+        v = nnx.relu(convolve(second, v))
+        x = convolve(last, v)[..., 0]
+        return proxy + x if self.skip else x
