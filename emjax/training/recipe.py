@@ -102,7 +102,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A training, ready to run. `network` and `task` are the tables as they stand in the file."""
+    """A training, ready to run. `network` and `task` are the tables as they stand in the file, `about` its comment."""
 
     name: str
     network: dict[str, Any]
@@ -110,6 +110,7 @@ class Recipe:
     data: Data
     optimiser: Optimiser
     run: Run
+    about: str = ""
 
     def tables(self) -> dict[str, Any]:
         """The recipe as nested dictionaries of plain values, as JSON has them."""
@@ -118,11 +119,12 @@ class Recipe:
 
 def recipes() -> dict[str, str]:
     """The recipes that come with the package: name and first comment line."""
-    found = {}
-    for path in sorted(FOLDER.glob("*.toml")):
-        first = path.read_text(encoding="utf-8").splitlines()[0]
-        found[path.stem] = first.removeprefix("#").strip() if first.startswith("#") else ""
-    return found
+    return {path.stem: _about(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.toml"))}
+
+
+def _about(text: str) -> str:
+    first = text.partition("\n")[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""
 
 
 def load_recipe(name: str | Path, **run: Any) -> Recipe:
@@ -136,14 +138,15 @@ def load_recipe(name: str | Path, **run: Any) -> Recipe:
         if path.parent != FOLDER or not path.is_file():
             raise ValueError(f"no recipe {str(name)!r}; there are {', '.join(recipes())}, or give a file NAME.toml")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        table = tomllib.loads(text)
     except OSError as err:
         raise ValueError(f"{path}: the recipe cannot be read: {err.strerror}") from err
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
         raise ValueError(f"{path}: no TOML file: {err}") from err
     table["run"] = {**_table(table.get("run", {}), "run"), **{k: v for k, v in run.items() if v is not None}}
     try:
-        return parse_recipe(table, path.stem)
+        return dataclasses.replace(parse_recipe(table, path.stem), about=_about(text))
     except ValueError as err:
         raise ValueError(f"{path.name}: {err}") from err
 
