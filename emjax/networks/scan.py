@@ -18,6 +18,7 @@ solve; Aggarwal et al. 2019, "MoDL"). Untrained, U is zero and the network retur
 import functools
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -65,13 +66,15 @@ class ScanNetwork(Network):
             raise ValueError(f"unshuffle divides {BLOCK}, got {unshuffle}")
         self.unshuffle, self.depth, self.stages = unshuffle, depth, stages
         self.widths, self.encoder, self.decoder = tuple(widths), tuple(encoder), tuple(decoder)
-        body = {"widths": self.widths, "encoder": self.encoder, "decoder": self.decoder, "depth": depth}
         p2 = unshuffle**2
-        self.body = UNet(3 * p2 + 2, p2, **body, rngs=rngs)
+        self.body = UNet(3 * p2 + 2, p2, **self._shape(), rngs=rngs)
         # log e^2 of each stage, in units of the contrast: a start is off by about a third of it.
         self.log_error = nnx.Param(jnp.full((stages,), -2.0))
         if stages > 1:  # what tells one pass from another
             self.stage_bias = nnx.Param(jnp.zeros((stages, self.widths[0])))
+
+    def _shape(self) -> dict[str, Any]:
+        return {"widths": self.widths, "encoder": self.encoder, "decoder": self.decoder, "depth": self.depth}
 
     @property
     def multiple(self) -> int:
@@ -89,9 +92,8 @@ class ScanNetwork(Network):
     def operations(self) -> float:
         """Multiplications (each with its addition) a pixel."""
         p2 = self.unshuffle**2
-        shape = {"widths": self.widths, "encoder": self.encoder, "decoder": self.decoder, "depth": self.depth}
         start = 2 * 9 * BLOCK**2 * len(WIDTHS)
-        return self.stages * operations(3 * p2 + 2, p2, **shape) / p2 + start
+        return self.stages * operations(3 * p2 + 2, p2, **self._shape()) / p2 + start
 
     def supports(self, A: LinearOperator) -> str | None:
         if not isinstance(A, PixelSampling) or len(A.in_shape) != 2:

@@ -164,7 +164,7 @@ class Scan(Task):
 
 
 def _measure(key: PRNGKeyArray, x: Array, w: Array, noise: Noise) -> Array:
-    """`y`; its counting noise is a Gaussian of the same variance, as doses of training are some hundred electrons."""
+    """`y`, its counting noise drawn as a Gaussian of the same variance: doses are some hundred electrons."""
     gain, read = (v.reshape(*v.shape, 1, 1) for v in (noise.gain, noise.read_sigma))
     deviation = jnp.sqrt(gain * w**2 * jnp.maximum(x, 0) + read**2)
     return jnp.where(w > 0, w * x + deviation * jax.random.normal(key, x.shape), 0)
