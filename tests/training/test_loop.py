@@ -118,7 +118,7 @@ def test_bfloat16_computes_otherwise_and_keeps_float32(recipe: Recipe, whole: Re
 
 def test_minutes_fix_the_number_of_steps(recipe: Recipe, tmp_path: Path) -> None:
     few = changed(recipe, validate_every=10_000, log_every=10_000)
-    result = train(few, tmp_path, minutes=0.04, checkpoints=False, quiet=True)
+    result = train(few, tmp_path, minutes=0.025, checkpoints=False, quiet=True)
     assert result.steps >= 1 and entries(result, "steps") == [result.steps]
     assert result.seconds < 20
 

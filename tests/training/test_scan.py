@@ -90,13 +90,18 @@ def test_the_pixels_that_are_scored_are_not_seen() -> None:
     assert float(loss) == float(more["held_out"]) == 0.25
 
 
-def test_patterns_come_from_the_bank_by_their_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_the_bank_is_sorted_by_pattern_and_share(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("BANK_SIDE", 24), ("BANK_RATIOS", 2), ("BANK_COPIES", 2)):
         monkeypatch.setattr(scan, name, value)
-    task = Scan(ratio=(0.2, 0.2), patterns=("jittered", "random"), pattern_weights=(3.0, 1.0))
-    bank = task.arrays()["bank"]
-    assert bank.shape == (4, 24, 24) and bank.dtype == jnp.float16
-    np.testing.assert_allclose(np.mean(bank, (1, 2), dtype=float), [0.05, 0.05, 0.6, 0.6], atol=0.05)
+    bank = Scan(patterns=("jittered", "random", "line-hop"), pattern_weights=(1.0, 1.0, 1.0)).arrays()["bank"]
+    assert bank.shape == (8, 24, 24) and bank.dtype == jnp.float16
+    np.testing.assert_allclose(np.mean(bank, (1, 2), dtype=float), 2 * [0.05, 0.05, 0.6, 0.6], atol=0.06)
+
+
+def test_patterns_come_from_the_bank_by_their_weights() -> None:
+    task = Scan(ratio=(0.2, 0.2), patterns=("line-hop", "random"), pattern_weights=(3.0, 1.0))
+    bank = jnp.asarray(RNG.random((4, 24, 24)) < 0.4, jnp.float16)
     masks = np.asarray(jax.jit(lambda key: task._masks(key, (400, 16, 16), bank))(jax.random.key(0)))
     assert set(np.unique(masks)) == {0, 1}
     windows = np.lib.stride_tricks.sliding_window_view(np.asarray(bank, np.float32), (16, 16), axis=(1, 2))
@@ -105,7 +110,7 @@ def test_patterns_come_from_the_bank_by_their_weights(monkeypatch: pytest.Monkey
     assert abs(from_bank.mean() - 0.75) < 0.07
     assert abs(masks[~from_bank].mean() - 0.2) < 0.03
     with pytest.raises(ValueError, match=r"data.crop is at most 24 for other patterns than random, got 32"):
-        task._masks(jax.random.key(0), (2, 32, 32), bank)
+        jax.eval_shape(lambda key: task._masks(key, (2, 32, 32), bank), jax.random.key(0))
 
 
 def test_what_is_measured_and_what_is_told() -> None:
