@@ -56,7 +56,7 @@ def save(
     for key, value in _parameters(network).items():
         whole = np.asarray(value)
         with np.errstate(over="ignore"):
-            arrays[key] = np.ascontiguousarray(whole, np.float16)
+            arrays[key] = np.array(whole, np.float16, order="C")  # a copy: ascontiguousarray gives scalars an axis
         if not np.isfinite(arrays[key]).all():
             large = np.isfinite(whole).all()
             raise ValueError(

@@ -7,9 +7,11 @@ kind = "denoise"     # a name in TASKS
 
 from emjax.training.tasks.base import Task
 from emjax.training.tasks.denoise import Denoise
+from emjax.training.tasks.vae import Generate
 
 TASKS: dict[str, type[Task]] = {
     "denoise": Denoise,
+    "vae": Generate,
 }
 
-__all__ = ["TASKS", "Denoise", "Task"]
+__all__ = ["TASKS", "Denoise", "Generate", "Task"]
