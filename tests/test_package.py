@@ -46,9 +46,9 @@ BELOW: dict[str, set[str]] = {
     "metrics": set(),
     "tiling": set(),
     "io": set(),
-    "training": {"acquisition", "functionals", "io", "metrics", "networks", "operators", "reconstructors", "solvers"}
-    | {"weights"},
     "zoo": {"io", "networks", "reconstructors"},
+    "training": {"acquisition", "functionals", "io", "metrics", "networks", "operators", "reconstructors", "solvers"}
+    | {"weights", "zoo"},
     "cli": {"acquisition", "denoisers", "functionals", "io", "metrics", "networks", "operators", "reconstructors"}
     | {"solvers", "tiling", "training", "weights", "zoo"},
 }

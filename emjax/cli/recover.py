@@ -85,6 +85,7 @@ def recover_scan(
     """The recovered image, float32 of the scan's shape, and the weights of each slice.
 
     Slices with a side above `2 tile` are recovered in tiles, by the methods of `PRECISE`; the others take them whole.
+    Scan networks know how far they look: their tiles (of `2 tile` or more) are equal to the whole image.
     """
     slices = scan.image if scan.image.ndim == 3 else scan.image[None]
     masks = np.broadcast_to(np.float32(1) if scan.mask is None else scan.mask, scan.image.shape).reshape(slices.shape)
@@ -93,31 +94,50 @@ def recover_scan(
             raise ValueError(f"slice {i} (counted from 0) has no measured pixel; leave it out of the stack")
     out = np.empty(slices.shape, np.float32)
     weights = []
-    tileable = isinstance(recon, tuple(emjax.reconstructors.METHODS[name] for name in PRECISE))
-    parts = tiling.count(slices.shape[1:], tile, halo) if tileable and max(slices.shape[1:]) > 2 * tile else 1
+    cut = _tiles(recon, slices.shape[1:], tile, halo)
+    parts = 1 if cut is None else tiling.count(cut.pop("shape"), cut["tile"], cut["halo"], cut["multiple"])
     with _threads() as (pool, ahead), progress_bar(len(slices) * (1 + parts), quiet) as advance:
         for i, (y, m) in enumerate(zip(slices, masks, strict=True)):
             m = np.ascontiguousarray(m)
             if scan.offset:  # of a soft weight w the file holds w x, and so (w x - offset) / scale
                 y = np.where(m > 0, y + np.float32(scan.offset / scan.scale) * (1 - m), y)
-            whole = (y, m) if parts == 1 else None
+            whole = (y, m) if cut is None else None
             fitted = pool.submit(_fit, recon, *representative(y, m), i, whole).result()
             weights.append(_weights(fitted))
             advance()
-            if parts == 1:
+            if cut is None:
                 out[i] = pool.submit(_apply, fitted, y, m).result()
                 advance()
                 continue
             # A tile without any measured pixel becomes zero: the image's mean is the best that can stand there.
             seen = m > 0
-            mean = np.float32(np.mean(y[seen] / m[seen], dtype=np.float64))
-            recover = functools.partial(_apply, fitted)
-            centred = y - m * mean
-            out[i] = tiling.tiled(recover, (centred, m), tile=tile, halo=halo, done=advance, pool=pool, ahead=ahead)
-            out[i] += mean
+            mean = np.float32(0 if _is_network(recon) else np.mean(y[seen] / m[seen], dtype=np.float64))
+            pad = [(0, -n % cut["multiple"]) for n in y.shape]
+            arrays = [np.pad(a, pad) if cut["multiple"] > 1 else a for a in (y - m * mean, m)]
+            tiles = tiling.tiled(functools.partial(_apply, fitted), arrays, **cut, done=advance, pool=pool, ahead=ahead)
+            out[i] = tiles[: y.shape[0], : y.shape[1]] + mean
     if not np.isfinite(out).all():
         raise ValueError("the recovery is not finite; look at the scan's values (emjax info) and the weight")
     return out.reshape(scan.image.shape), weights
+
+
+def _is_network(recon: Any) -> bool:
+    return isinstance(recon, emjax.reconstructors.ScanRecovery)
+
+
+def _tiles(recon: Any, shape: tuple[int, ...], tile: int, halo: int) -> dict[str, Any] | None:
+    """What `tiling.tiled` is told of images of that shape, and the shape that they are padded to; None: whole."""
+    if _is_network(recon):
+        network = recon.network
+        size = -(-max(2 * tile, 4 * network.halo) // network.multiple) * network.multiple
+        if max(shape) <= size:
+            return None
+        padded = tuple(n + -n % network.multiple for n in shape)
+        reach = {"halo": network.halo, "dead": network.halo, "multiple": network.multiple}
+        return {"shape": padded, "tile": size, **reach}
+    if max(shape) > 2 * tile and isinstance(recon, tuple(emjax.reconstructors.METHODS[name] for name in PRECISE)):
+        return {"shape": shape, "tile": tile, "halo": halo, "dead": None, "multiple": 1}
+    return None
 
 
 def representative(y: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -151,7 +171,7 @@ def _fit(recon: Any, y: np.ndarray, mask: np.ndarray, seed: int, image: tuple[np
 
     While it runs, the program that recovers `image`, a scan and its mask, is compiled or found in the cache.
     """
-    if not hasattr(recon, "weight"):
+    if not hasattr(recon, "weight") and not _is_network(recon):
         return recon
     import jax
 
@@ -166,9 +186,9 @@ def _apply(recon: Any, y: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The recovery of one image or tile; zero without any measured pixel. On the host."""
     from emjax.operators import PixelSampling
 
-    if not mask.any():
+    if not mask.any() and not _is_network(recon):
         return np.zeros_like(y)
-    if not hasattr(recon, "weight"):  # built on the host
+    if not hasattr(recon, "weight") and not _is_network(recon):  # built on the host
         return np.asarray(recon(y, PixelSampling(mask)))
     return np.asarray(_compiled()[1](recon, y, mask))
 
@@ -198,7 +218,7 @@ def _threads() -> Iterator[tuple[Executor, int]]:
 
 
 def _weights(fitted: Any) -> dict[str, float]:
-    names = ("weight", "exponent")
+    names = ("weight", "exponent", "level", "contrast", "read_sigma")
     return {n: float(v) for n in names if (v := getattr(fitted, n, None)) is not None}
 
 

@@ -11,6 +11,7 @@ from emjax.reconstructors.linear import DelaunayPlan, LinearInterpolation
 from emjax.reconstructors.linear import plan as linear_plan
 from emjax.reconstructors.message_passing import AMP, VAMP, BernoulliGauss, SoftThreshold, donoho_tanner
 from emjax.reconstructors.plug_and_play import PlugAndPlay
+from emjax.reconstructors.scan_recovery import ScanRecovery
 from emjax.reconstructors.sparse import BasisPursuit, Lasso, ReweightedL1
 from emjax.reconstructors.spectral import Spectral
 from emjax.reconstructors.stabilised import Stabilised
@@ -57,6 +58,7 @@ __all__ = [
     "PlugAndPlay",
     "Reconstructor",
     "ReweightedL1",
+    "ScanRecovery",
     "SoftThreshold",
     "Spectral",
     "Stabilised",

@@ -83,7 +83,9 @@ def train(
     mesh, everywhere = _mesh(devices, recipe.data.batch)
     train_images, held_out = images_of.read_images(recipe.data, data, cache)
     validation = Validation(recipe, task, graph, held_out)
-    validation.patches, train_images, rest = jax.device_put((validation.patches, train_images, rest), everywhere)
+    arrays = task.arrays()
+    parts = (validation.patches, train_images, rest, arrays)
+    validation.patches, train_images, rest, arrays = jax.device_put(parts, everywhere)
     state = jax.device_put(initial(parameters, recipe), everywhere)
     del parameters, held_out
     run = training_step(recipe, task, graph, mesh)
@@ -94,12 +96,12 @@ def train(
         state, steps = store.restore(state), about["steps"]
     elif minutes is not None:
         steps = _fitting(
-            lambda state, count: run(state, rest, train_images, jnp.asarray(2**30, jnp.int32), count),
+            lambda state, count: run(state, rest, train_images, arrays, jnp.asarray(2**30, jnp.int32), count),
             state,
             inner,
             60 * minutes * RESERVE,
             begin,
-            lambda state: validation(state["average"], rest),
+            lambda state: validation(state["average"], rest, arrays),
             recipe.run.validate_every,
         )
     else:
@@ -119,7 +121,9 @@ def train(
             shown.say(f"going on from step {step} of {steps}")
         while step < steps:
             count = min(inner, _next(step, recipe, steps) - step)
-            state, more = run(state, rest, train_images, total, None if inner == 1 else jnp.asarray(count, jnp.int32))
+            state, more = run(
+                state, rest, train_images, arrays, total, None if inner == 1 else jnp.asarray(count, jnp.int32)
+            )
             sums.append((count, more))
             step += count
             # On a CPU the calls would pile up far ahead of the work; elsewhere the host is glad of the lead.
@@ -138,7 +142,7 @@ def train(
                 text = f"loss {entry['loss']:.5f}" + (f", validation {scores['psnr']:.2f} dB" if scores else "")
                 shown.show(step, text)
             if step % recipe.run.validate_every == 0 or step == steps:
-                scores = validation(state["average"], rest)
+                scores = validation(state["average"], rest, arrays)
                 journal.add({"step": step, **scores})
                 par.write(weights, state["average"])  # whoever cannot wait for the end has these
                 mark = (time.monotonic(), mark[1]) if mark[1] == step else mark
@@ -152,7 +156,7 @@ def train(
     if stop and step < steps:
         signal.raise_signal(stop[0])
         raise KeyboardInterrupt  # whoever ignores the signal gets no unfinished network
-    scores = scores or validation(state["average"], rest)
+    scores = scores or validation(state["average"], rest, arrays)
     network = par.join(graph, state["average"], rest)
     result = Result(
         network,

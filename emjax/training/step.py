@@ -33,7 +33,9 @@ def initial(parameters: Any, recipe: Recipe) -> State:
 
 
 def training_step(recipe: Recipe, task: Task, graph: Any, mesh: Any = None) -> Callable[..., tuple[State, dict]]:
-    """`run(state, rest, images, steps, count) -> (state, sums)`: `count` steps of a training of `steps` in one call.
+    """`run(state, rest, images, arrays, steps, count) -> (state, sums)`: `count` steps of a training of `steps`.
+
+    One call. `arrays` are those of the task.
 
     `state` is donated. `sums` are the loss and the numbers of the task, summed over these steps. A `count` of None is
     one step without a loop around it. `mesh` splits the batch over devices.
@@ -45,7 +47,7 @@ def training_step(recipe: Recipe, task: Task, graph: Any, mesh: Any = None) -> C
     if mesh is not None:
         sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(mesh.axis_names))
 
-    def one(state: State, rest: Any, images: Images, steps: Array) -> tuple[State, dict]:
+    def one(state: State, rest: Any, images: Images, arrays: dict[str, Array], steps: Array) -> tuple[State, dict]:
         t = state["step"]
         crop_key, augment_key, task_key = jax.random.split(jax.random.fold_in(key, t), 3)
         patches = random_crops(crop_key, images, data.crop, data.batch, data.augment.binning)
@@ -56,7 +58,7 @@ def training_step(recipe: Recipe, task: Task, graph: Any, mesh: Any = None) -> C
 
         def loss(parameters: Any) -> tuple[Array, dict[str, Array]]:
             network = par.join(graph, parameters, rest, recipe.run.compute)
-            return task.loss(network, patches, task_key, progress)
+            return task.loss(network, patches, task_key, progress, **arrays)
 
         (value, more), gradient = jax.value_and_grad(loss, has_aux=True)(state["parameters"])
         updates, chain = transformation.update(gradient, state["optimiser"], state["parameters"])
@@ -68,15 +70,17 @@ def training_step(recipe: Recipe, task: Task, graph: Any, mesh: Any = None) -> C
         return {"parameters": new, "optimiser": chain, "average": average, "step": t + 1}, sums
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def run(state: State, rest: Any, images: Images, steps: Array, count: Array | None) -> tuple[State, dict]:
+    def run(
+        state: State, rest: Any, images: Images, arrays: dict[str, Array], steps: Array, count: Array | None
+    ) -> tuple[State, dict]:
         if count is None:
-            return one(state, rest, images, steps)
-        shapes = jax.eval_shape(one, state, rest, images, steps)[1]
+            return one(state, rest, images, arrays, steps)
+        shapes = jax.eval_shape(one, state, rest, images, arrays, steps)[1]
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
         def body(_: Array, carry: tuple[State, dict]) -> tuple[State, dict]:
             state, sums = carry
-            state, more = one(state, rest, images, steps)
+            state, more = one(state, rest, images, arrays, steps)
             return state, jax.tree.map(jnp.add, sums, more)
 
         return lax.fori_loop(0, count, body, (state, zeros))
@@ -97,16 +101,16 @@ class Validation:
         self.patches = make(jax.random.key(0), images, crop, self.size * self.batches)
 
         @jax.jit
-        def score(parameters: Any, rest: Any, patches: Array, key: Array) -> dict[str, Array]:
-            return task.evaluate(par.join(graph, parameters, rest), patches, key)
+        def score(parameters: Any, rest: Any, patches: Array, key: Array, arrays: dict[str, Array]) -> dict[str, Array]:
+            return task.evaluate(par.join(graph, parameters, rest), patches, key, **arrays)
 
         self._score = score
 
-    def __call__(self, parameters: Any, rest: Any) -> dict[str, float]:
+    def __call__(self, parameters: Any, rest: Any, arrays: dict[str, Array]) -> dict[str, float]:
         """The means over all patches; `psnr` among them."""
         key = jax.random.key(1)
         parts = []
         for i in range(self.batches):
             patches = self.patches[i * self.size : (i + 1) * self.size]
-            parts.append(self._score(parameters, rest, patches, jax.random.fold_in(key, i)))
+            parts.append(self._score(parameters, rest, patches, jax.random.fold_in(key, i), arrays))
         return {name: sum(float(p[name]) for p in parts) / len(parts) for name in parts[0]}

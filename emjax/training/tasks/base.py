@@ -25,12 +25,18 @@ class Task:
     def check(self) -> None:
         """Raise ValueError for a field outside of its range, naming the key."""
 
+    def arrays(self) -> dict[str, Array]:
+        """Large arrays that are made once and handed to `loss` and `evaluate` by name: none are compiled in."""
+        return {}
+
     def loss(
-        self, network: Any, images: Float[Array, "batch h w"], key: PRNGKeyArray, progress: Array
+        self, network: Any, images: Float[Array, "batch h w"], key: PRNGKeyArray, progress: Array, **arrays: Array
     ) -> tuple[Array, dict[str, Array]]:
         """The loss on augmented patches in [0, 1], and further numbers for the log; `progress` runs from 0 to 1."""
         raise NotImplementedError
 
-    def evaluate(self, network: Any, images: Float[Array, "batch h w"], key: PRNGKeyArray) -> dict[str, Array]:
+    def evaluate(
+        self, network: Any, images: Float[Array, "batch h w"], key: PRNGKeyArray, **arrays: Array
+    ) -> dict[str, Array]:
         """Means over held-out patches, for the same key the same every time; `"psnr"` in dB is one of them."""
         raise NotImplementedError

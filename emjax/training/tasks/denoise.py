@@ -34,7 +34,7 @@ class Denoise(Task):
             raise ValueError(f"task.loss_name is one of {there}; got {self.loss_name!r}")
 
     def loss(
-        self, network: Any, images: Float[Array, "batch h w"], key: PRNGKeyArray, progress: Array
+        self, network: Any, images: Float[Array, "batch h w"], key: PRNGKeyArray, progress: Array, **arrays: Array
     ) -> tuple[Array, dict[str, Array]]:
         level, noise, probe = jax.random.split(key, 3)
         sigma = jax.random.uniform(level, images.shape[:1], minval=self.sigma[0], maxval=self.sigma[1])
@@ -45,7 +45,9 @@ class Denoise(Task):
             return losses.sure(lambda v: network(v, sigma), y, sigma, probe), {}
         return losses.LOSSES[self.loss_name](network(y, sigma), images), {}
 
-    def evaluate(self, network: Any, images: Float[Array, "batch h w"], key: PRNGKeyArray) -> dict[str, Array]:
+    def evaluate(
+        self, network: Any, images: Float[Array, "batch h w"], key: PRNGKeyArray, **arrays: Array
+    ) -> dict[str, Array]:
         sigma = jnp.full(images.shape[:1], sum(self.sigma) / 2)
         y = images + sigma[:, None, None] * jax.random.normal(key, images.shape)
         return {"psnr": psnr(network(y, sigma), images).mean(), "psnr_noisy": psnr(y, images).mean()}
