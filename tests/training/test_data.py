@@ -87,7 +87,7 @@ def test_what_is_wrong_with_a_set_is_said(folder: Path, source: Source, said: st
 def test_files_need_a_folder_and_images_a_common_type() -> None:
     with pytest.raises(ValueError, match="--data"):
         read_images(table(Source("a.tif")), None)
-    with pytest.raises(ValueError, match="all uint8 or all uint16"):
+    with pytest.raises(ValueError, match="all uint8, all uint16 or all float16"):
         Images.pack([DEEP, STACK[0]])
     with pytest.raises(ValueError, match="got none"):
         Images.pack([])

@@ -55,6 +55,10 @@ class Scan(Task):
     seen: tuple[float, float] = (0.5, 0.95)
     sigma: float = 0.05
 
+    @property
+    def scans(self) -> bool:
+        return not self.truth
+
     def check(self) -> None:
         if not 0 < self.ratio[0] <= self.ratio[1] <= 1:
             raise ValueError(f"task.ratio is two shares of pixels, in (0, 1] and rising, got {self.ratio}")
@@ -73,7 +77,9 @@ class Scan(Task):
             raise ValueError(f'task.loss_name is "psnr", "mse" or "l1", got {self.loss_name!r}')
 
     def arrays(self) -> dict[str, Array]:
-        """The bank of patterns."""
+        """The bank of patterns; none for scans, which have theirs."""
+        if self.scans:
+            return {}
         return {"bank": _bank(tuple(p for p in self.patterns if p != "random"))}
 
     def loss(
