@@ -35,7 +35,7 @@ class Generate(Task):
             raise ValueError(f"task.warm_up is a share of the steps, from 0 to 1, got {self.warm_up}")
 
     def loss(
-        self, network: Any, images: Float[Array, "batch h w"], key: PRNGKeyArray, progress: Array
+        self, network: Any, images: Float[Array, "batch h w"], key: PRNGKeyArray, progress: Array, **arrays: Array
     ) -> tuple[Array, dict[str, Array]]:
         mean, log_variance = network.encode(images)
         z = mean + jnp.exp(log_variance / 2) * jax.random.normal(key, mean.shape, mean.dtype)
@@ -46,7 +46,9 @@ class Generate(Task):
         loss = likelihood + beta * divergence / (images.shape[-2] * images.shape[-1])
         return loss, {"error": error, "divergence": divergence, "sigma": network.sigma}
 
-    def evaluate(self, network: Any, images: Float[Array, "batch h w"], key: PRNGKeyArray) -> dict[str, Array]:
+    def evaluate(
+        self, network: Any, images: Float[Array, "batch h w"], key: PRNGKeyArray, **arrays: Array
+    ) -> dict[str, Array]:
         """`psnr` of images through encoder and decoder, `psnr_floor` with the latent optimised on the image itself
         (the least error that any recovery with this decoder can have), and the bound as `elbo`."""
         from emjax.operators import Identity
