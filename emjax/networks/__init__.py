@@ -8,11 +8,13 @@ from emjax.networks.base import NETWORKS, Network, build
 from emjax.networks.deep_inverse import DeepInverse
 from emjax.networks.dncnn import DnCNN
 from emjax.networks.ista_net import IstaNet, IstaNetPlus
+from emjax.networks.lista import LISTA
 from emjax.networks.scan import ScanNetwork
 from emjax.networks.starts import estimate_field
 from emjax.networks.vae import VAE
 
 __all__ = [
+    "LISTA",
     "NETWORKS",
     "VAE",
     "DeepInverse",
