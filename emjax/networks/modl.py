@@ -79,7 +79,7 @@ def _agree(data: LeastSquares, z: Array, weight: Array, steps: int) -> Array:
     parts = (data, Quadratic(Identity(shape), weight[..., None, None], z))
     if data.has_prox:
         return map_batch(lambda parts, z: parts[0].prox(z, 1 / parts[1].d[0, 0]), parts, z, shape)
-    return map_batch(lambda parts, _: _conjugate_gradients(*parts, steps), parts, z, shape)
+    return map_batch(lambda parts, _: _conjugate_gradients(parts[0], parts[1], steps), parts, z, shape)
 
 
 def _conjugate_gradients(data: LeastSquares, prior: Quadratic, steps: int) -> Array:
