@@ -68,7 +68,7 @@ _level = jnp.float32(0.3)
 
 CASES: dict[str, Case] = {
     "deep-inverse": Case("deep-inverse", "pixels", plain.deep_inverse, 259_521, start=True),
-    "ista-net": Case("ista-net", "fourier", plain.ista_net, 436, TINY),
+    "ista-net": Case("ista-net", "fourier", plain.ista_net, 724, {"phases": 2, "width": 4}),
     "ista-net-plus": Case("ista-net-plus", "blocks", plain.ista_net_plus, 760, _blocks, _read),
     "lista": Case("lista", "matrix", plain.lista, 660, {"m": 12, "n": 20, "layers": 3}),
     "lista-untied": Case("lista", "matrix", plain.lista, 1580, {"m": 12, "n": 20, "layers": 3, "tied": False}),
@@ -115,6 +115,7 @@ def matrix(name: str) -> plain.Matrix:
     return found
 
 
+@functools.cache
 def untrained(name: str, seed: int = 0) -> Network:
     case = CASES[name]
     return build(case.kind, case.settings, seed)
@@ -123,14 +124,16 @@ def untrained(name: str, seed: int = 0) -> Network:
 @functools.cache
 def network(name: str, seed: int = 0) -> Network:
     """With random values in every parameter, those that begin at zero too."""
-    found, rng = untrained(name), np.random.default_rng(seed)
-    graph, state = nnx.split(found)
+    case, rng = CASES[name], np.random.default_rng(seed)
+    # Only the shapes are asked of it: the compilation of all that draws first values would be most of the tests' time.
+    graph, state = nnx.split(nnx.eval_shape(lambda: build(case.kind, case.settings)))
 
-    def moved(p: jax.Array) -> jax.Array:
-        fan_in = max(1, int(np.prod(p.shape[:-1]))) if p.ndim > 1 else 100
-        return p + jnp.asarray(rng.standard_normal(p.shape) / np.sqrt(fan_in), jnp.float32)
+    def drawn(p: jax.ShapeDtypeStruct) -> jax.Array:
+        # Kernels as rectifiers want them (He), biases of 0.1, thresholds and steps of 0.02.
+        scale = np.sqrt(2 / np.prod(p.shape[:-1])) if len(p.shape) > 1 else 0.1 if p.shape else 0.02
+        return jnp.asarray(scale * rng.standard_normal(p.shape), jnp.float32)
 
-    return nnx.merge(graph, jax.tree.map(moved, state))
+    return nnx.merge(graph, jax.tree.map(drawn, state))
 
 
 @functools.cache
@@ -156,10 +159,4 @@ def weights(found: Any) -> plain.Weights:
 def reference(name: str, values: plain.Weights, y: np.ndarray) -> np.ndarray:
     """What the network of these weights makes of one item, in float64."""
     case = CASES[name]
-    settings = untrained_settings(name)
-    return case.reference(values, settings, y, matrix(case.operator), case.noise)
-
-
-@functools.cache
-def untrained_settings(name: str) -> dict[str, Any]:
-    return untrained(name).settings
+    return case.reference(values, network(name).settings, y, matrix(case.operator), case.noise)

@@ -105,29 +105,35 @@ def deep_inverse(weights: Weights, settings: dict[str, Any], y: np.ndarray, op: 
     return proxy + x if settings["skip"] else x
 
 
-def _ista(weights: Weights, settings: dict[str, Any], y: np.ndarray, op: Matrix, noise: Any, plus: bool) -> np.ndarray:
-    x, mean = start(settings, y, op, noise), settings["field"][0]
+def ista(
+    weights: Weights, settings: dict[str, Any], y: np.ndarray, op: Matrix, noise: Any, plus: bool
+) -> tuple[np.ndarray, float]:
+    """The image and the symmetry loss."""
+    x, mean, symmetry = start(settings, y, op, noise), settings["field"][0], 0.0
     for k in range(settings["phases"]):
         name = f"layers/{k}"
+
+        def transform(side: str, v: np.ndarray, name: str = name) -> np.ndarray:
+            v = relu(layer(weights, f"{name}/transform/{side}/0", v))
+            return layer(weights, f"{name}/transform/{side}/1", v)
+
         r = x - weights[f"{name}/step"] / op.bound**2 * op.adjoint(op.forward(x) - y)
         v = (r - mean)[..., None]
         if plus:
             v = layer(weights, f"{name}/into", v)
-        v = layer(weights, f"{name}/transform/forward/0", v)
-        v = layer(weights, f"{name}/transform/forward/1", relu(v))
-        v = soft(v, weights[f"{name}/transform/threshold"])
-        v = layer(weights, f"{name}/transform/backward/0", v)
-        v = layer(weights, f"{name}/transform/backward/1", relu(v))
+        coefficients = transform("forward", v)
+        symmetry += np.mean((transform("backward", coefficients) - v) ** 2) / settings["phases"]
+        v = transform("backward", soft(coefficients, weights[f"{name}/transform/threshold"]))
         x = r + layer(weights, f"{name}/out", v)[..., 0] if plus else mean + v[..., 0]
-    return x
+    return x, symmetry
 
 
 def ista_net(weights: Weights, settings: dict[str, Any], y: np.ndarray, op: Matrix, noise: Any) -> np.ndarray:
-    return _ista(weights, settings, y, op, noise, plus=False)
+    return ista(weights, settings, y, op, noise, plus=False)[0]
 
 
 def ista_net_plus(weights: Weights, settings: dict[str, Any], y: np.ndarray, op: Matrix, noise: Any) -> np.ndarray:
-    return _ista(weights, settings, y, op, noise, plus=True)
+    return ista(weights, settings, y, op, noise, plus=True)[0]
 
 
 def lista(weights: Weights, settings: dict[str, Any], y: np.ndarray, op: Matrix, noise: Any) -> np.ndarray:

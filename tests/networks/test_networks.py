@@ -9,22 +9,40 @@ import numpy as np
 import pytest
 from flax import nnx
 from network_registry import CASES, matrix, measured, network, operator, reference, untrained, weights
+from numpy_networks import ista, start
 
-from emjax.networks import NETWORKS, Network
+from emjax.networks import NETWORKS, IstaNetPlus, Network
 
 every = pytest.mark.parametrize("name", CASES)
 TRACES: list[str] = []
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def call(name: str, found: Network, y: jax.Array, A: Any) -> jax.Array:
+def call(name: str, found: Network, y: jax.Array, A: Any) -> tuple[jax.Array, Any]:
+    """The image, and the gradient of its inner product with `probe` by the parameters and the measurements."""
     TRACES.append(name)
-    return CASES[name].call(found, y, A, CASES[name].noise)
+    graph, state = nnx.split(found, nnx.Param)
+
+    def inner(state: Any, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x = CASES[name].call(nnx.merge(graph, state), y, A, CASES[name].noise)
+        return jnp.mean(x * probe(x.shape).astype("f4")), x
+
+    gradient, x = jax.grad(inner, argnums=(0, 1), has_aux=True)(state, y)
+    return x, gradient
+
+
+def probe(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(3).standard_normal(shape)
 
 
 @functools.cache
-def answer(name: str, seed: int = 0) -> np.ndarray:
-    return np.asarray(call(name, network(name, seed), measured(name)[0], operator(CASES[name].operator)))
+def answers(name: str) -> tuple[np.ndarray, Any]:
+    x, gradient = call(name, network(name), measured(name)[0], operator(CASES[name].operator))
+    return np.asarray(x), gradient
+
+
+def answer(name: str) -> np.ndarray:
+    return answers(name)[0]
 
 
 def wide(y: Any) -> np.ndarray:
@@ -52,7 +70,7 @@ def test_one_trace_for_other_weights_and_measurements(name: str) -> None:
     first = answer(name)
     before = TRACES.count(name)
     A = operator(CASES[name].operator)
-    second = call(name, network(name, 1), measured(name)[1], jax.tree.map(lambda v: v * 1, A))
+    second, _ = call(name, network(name, 1), measured(name)[1], jax.tree.map(lambda v: v * 1, A))
     assert TRACES.count(name) == before
     assert np.abs(second - first).max() > 1e-3
 
@@ -82,20 +100,9 @@ def test_a_batch_is_its_items_and_vmap_is_a_batch(name: str) -> None:
 @every
 def test_gradients_are_those_of_numpy(name: str) -> None:
     """Of all weights and the measurements at once: along a random direction, against differences in float64."""
-    case, A, y = CASES[name], operator(CASES[name].operator), measured(name)[0]
-    rng = np.random.default_rng(3)
-    probe = rng.standard_normal(answer(name).shape)
-    graph, state = nnx.split(network(name), nnx.Param)
-
-    @jax.jit
-    def gradient(state: Any, y: jax.Array) -> Any:
-        def inner(state: Any, y: jax.Array) -> jax.Array:
-            return jnp.mean(case.call(nnx.merge(graph, state), y, A, case.noise) * probe.astype("f4"))
-
-        return jax.grad(inner, argnums=(0, 1))(state, y)
-
-    by_weights, by_y = gradient(state, y)
-    found, slopes = weights(state), weights(by_weights)
+    A, y, rng = operator(CASES[name].operator), measured(name)[0], np.random.default_rng(4)
+    x, (by_weights, by_y) = answers(name)
+    found, slopes = weights(network(name)), weights(by_weights)
     assert slopes.keys() == found.keys() and all(np.isfinite(v).all() for v in slopes.values())
     direction = {k: rng.standard_normal(v.shape) * np.abs(v).max() for k, v in found.items()}
     at_y = wide(A.measured(jnp.asarray(rng.standard_normal(y.shape), y.dtype)))
@@ -103,10 +110,20 @@ def test_gradients_are_those_of_numpy(name: str) -> None:
     slope = sum(np.vdot(slopes[k], direction[k]) for k in found) + np.real(np.sum(wide(by_y) * at_y))
     t = 1e-6
     values = [
-        np.mean(probe * reference(name, {k: v + s * direction[k] for k, v in found.items()}, wide(y) + s * at_y))
+        np.mean(
+            probe(x.shape) * reference(name, {k: v + s * direction[k] for k, v in found.items()}, wide(y) + s * at_y)
+        )
         for s in (t, -t)
     ]
     np.testing.assert_allclose(slope, (values[0] - values[1]) / (2 * t), rtol=5e-4)
+
+
+def test_the_symmetry_of_a_transform_is_what_numpy_says() -> None:
+    found, case, y = network("ista-net-plus"), CASES["ista-net-plus"], measured("ista-net-plus")
+    assert isinstance(found, IstaNetPlus)
+    _, symmetry = jax.jit(lambda n, y, A: n.with_symmetry(y, A, case.noise))(found, y, operator(case.operator))
+    each = [ista(weights(found), found.settings, wide(v), matrix(case.operator), case.noise, plus=True)[1] for v in y]
+    np.testing.assert_allclose(symmetry, np.mean(each), rtol=1e-5)
 
 
 @every
@@ -136,9 +153,7 @@ def test_no_array_of_the_operator_is_trained(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.start])
 def test_untrained_it_returns_its_start(name: str) -> None:
-    from numpy_networks import start
-
     case, found = CASES[name], untrained(name, seed=2)
     y = np.asarray(measured(name)[0])
     expected = y if case.kind == "dncnn" else start(found.settings, y, matrix(case.operator), case.noise)
-    close(call(name, found, measured(name)[0], operator(case.operator)), expected)
+    close(call(name, found, measured(name)[0], operator(case.operator))[0], expected)

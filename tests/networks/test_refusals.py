@@ -1,5 +1,6 @@
 """What does not fit is refused where it comes in, with words that help; and what LISTA begins with."""
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from network_registry import OPERATORS, measured, network, operator, rows
+from flax import nnx
+from network_registry import CASES, measured, network, operator, rows
 
 from emjax.networks import LISTA, build
 from emjax.operators import Dense, Fourier, Identity, PixelSampling
@@ -82,11 +84,14 @@ def test_lista_begins_as_ista(tied: bool) -> None:
     np.testing.assert_allclose(found(y, A), x.T, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["blocks", "pixels"])
-def test_learned_is_the_network(name: str) -> None:
-    """With batches, and settings that come from JSON."""
-    found = network("modl" if name == "blocks" else "modl-admm")
-    again = build(found.kind, {k: list(v) if isinstance(v, tuple) else v for k, v in found.settings.items()})
-    assert again.settings == found.settings
-    y, A = measured("modl" if name == "blocks" else "modl-admm"), OPERATORS[name]()
+@pytest.mark.parametrize("name", CASES)
+def test_settings_from_json_build_it_again(name: str) -> None:
+    found = network(name)
+    settings = json.loads(json.dumps(found.settings))
+    assert nnx.eval_shape(lambda: build(found.kind, settings)).settings == found.settings
+
+
+def test_learned_is_the_network() -> None:
+    found, y, A = network("lista"), measured("lista"), operator("matrix")
     np.testing.assert_allclose(Learned(found)(y, A), found(y, A), atol=1e-5)
+    assert Learned(found).fit(y, A).network.settings == found.settings
