@@ -81,6 +81,19 @@ def assign(obj: Any, **values: Any) -> None:
         object.__setattr__(obj, name, value)
 
 
+def may_have_batch(tree: Any, declared: bool = False) -> Any:
+    """Whether each array leaf of `tree` was declared with `leaf(core=...)`, as a pytree of the same structure.
+
+    A network within a reconstructor was not: its parameters are shared by every item of a batch.
+    """
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        fields = [f for f in dataclasses.fields(tree) if not f.metadata.get("static")]
+        children = [may_have_batch(getattr(tree, f.name), f.metadata.get("core") is not None) for f in fields]
+        _, treedef = jax.tree.flatten(tree, is_leaf=lambda x: x is not tree)
+        return jax.tree.unflatten(treedef, children)
+    return jax.tree.map(lambda _: declared, tree)
+
+
 def batch_axes(tree: Any, batch_ndim: int = 0) -> Any:
     """The number of leading batch axes of every array leaf of `tree`, as a pytree of the same structure.
 

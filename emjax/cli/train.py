@@ -62,7 +62,8 @@ def train_recipe(
         quiet=quiet,
     )
     return {
-        "output": str(result.weights),
+        "output": str(result.model),
+        "weights": str(result.weights),
         "log": str(result.log),
         "plot": str(result.plot),
         "steps": result.steps,

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-TILE, HALO = 64, 16  # pixels: what a tile is for, and what it sees around
+TILE, HALO = 64, 8  # pixels: what a tile is for, and what it sees around
 EXPONENT, CORNER = 3.25, 0.01  # p and f_0, cycles a pixel
 FINEST = 0.05**2  # variance that no measured pixel is better than: what pixels hold beyond the field
 

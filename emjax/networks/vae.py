@@ -18,6 +18,7 @@ from flax import nnx
 from jax import Array
 
 from emjax.networks.base import Network
+from emjax.operators import LinearOperator
 
 
 class VAE(Network):
@@ -71,6 +72,12 @@ class VAE(Network):
             h = jax.nn.silu(layer(h))
         flat = self.linear(z) + self.correction(h) + 0.5
         return flat.reshape(*z.shape[:-1], self.side, self.side)
+
+    def supports(self, A: LinearOperator) -> str | None:
+        """Why `A` measures no such patches, or None."""
+        if (reason := super().supports(A)) is None and tuple(A.in_shape) != (self.side, self.side):
+            reason = f"this VAE makes images of {self.side} x {self.side} pixels, {A} measures {A.in_shape}"
+        return reason
 
     def __call__(self, y: Any, A: Any, noise: Any = None) -> Array:
         raise TypeError("a VAE is a prior and inverts nothing by itself; emjax.reconstructors.Generative(network) does")

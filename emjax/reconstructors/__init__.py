@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from emjax.reconstructors.base import Reconstructor
+from emjax.reconstructors.generative import Generative
 from emjax.reconstructors.greedy import HTP, IHT, OMP, CoSaMP
 from emjax.reconstructors.learned import Learned
 from emjax.reconstructors.linear import DelaunayPlan, LinearInterpolation
@@ -50,6 +51,7 @@ __all__ = [
     "BernoulliGauss",
     "CoSaMP",
     "DelaunayPlan",
+    "Generative",
     "Lasso",
     "Learned",
     "LinearInterpolation",

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from emjax._pytree import batch_axes
+from emjax._pytree import batch_axes, may_have_batch
 from emjax.acquisition.noise import Noise
 from emjax.operators import LinearOperator
 from emjax.operators.base import check_measured
@@ -110,7 +110,9 @@ def _over_items(fn: Any, recon: Reconstructor, y: Array, A: LinearOperator, nois
     keys = jax.random.split(key, size)
     run = fn if recon._vectorised else by_backend(fn)
     out = jax.vmap(run, in_axes=(axes[0], 0, axes[1], axes[2], 0))(moved[0], ys, moved[1], moved[2], keys)
-    return jax.tree.map(lambda v: v.reshape(*batch, *v.shape[1:]), out)
+    # Weights that were fitted have a value an item; the parameters of a network stay as they are.
+    own = jax.tree.map(lambda _: True, out) if isinstance(out, Array) else may_have_batch(out)
+    return jax.tree.map(lambda v, many: v.reshape(*batch, *v.shape[1:]) if many else v[0], out, own)
 
 
 @jax.jit

@@ -11,6 +11,7 @@ WRAPPERS = {
 }
 # Kind of network -> its reconstructor, None for one that recovers nothing by itself. All others are inverting networks.
 KINDS: dict[str, str | None] = {
+    "dncnn": None,
     "scan": "ScanRecovery",
     "vae": "Generative",
 }

@@ -4,7 +4,7 @@ A patch is turned by one of the eight symmetries of the square, and its grey val
 
     x  ->  c (x^g - 1/2) + 1/2 + o,   clipped to [0, 1],   and 1 - x with the probability `inversion`
 
-with log g uniform in +-`gamma`, c - 1 in +-`gain`, o in +-`offset`.
+with log g uniform in +-`gamma`, c - 1 in +-`gain`, o in +-`offset`. Pixels that are NaN stay so: nothing was measured.
 """
 
 import dataclasses
@@ -41,7 +41,10 @@ class Augmentation:
 def random_crops(
     key: PRNGKeyArray, images: Images, crop: int, batch: int, binning: float = 0.0
 ) -> Float[Array, "batch crop crop"]:
-    """`batch` random square patches of the images, in [0, 1]; an image is drawn by its weight times its pixels."""
+    """`batch` random square patches of the images, in [0, 1]; an image is drawn by its weight times its pixels.
+
+    Of scans, their noisy grey values, and NaN where nothing was measured.
+    """
     keys = jax.random.split(key, batch)
 
     def one(key: Array) -> Array:
@@ -69,8 +72,13 @@ def _patch(key: Array, images: Images, index: Array, crop: int) -> Array:
     return rows.astype(jnp.float32) / images.white
 
 
-def augment(key: PRNGKeyArray, patches: Float[Array, "batch n n"], how: Augmentation) -> Float[Array, "batch n n"]:
-    """Each patch turned and its grey values changed as `how` says; square patches in [0, 1] stay so."""
+def augment(
+    key: PRNGKeyArray, patches: Float[Array, "batch n n"], how: Augmentation, clip: bool = True
+) -> Float[Array, "batch n n"]:
+    """Each square patch turned and its grey values changed as `how` says.
+
+    clip: keep patches in [0, 1] there; not for noisy values, whose mean it would change.
+    """
 
     def one(key: Array, x: Array) -> Array:
         turn, *grey = jax.random.split(key, 5)
@@ -82,7 +90,8 @@ def augment(key: PRNGKeyArray, patches: Float[Array, "batch n n"], how: Augmenta
         if how.gain or how.offset:
             contrast = 1 + how.gain * jax.random.uniform(grey[1], minval=-1.0)
             shift = how.offset * jax.random.uniform(grey[2], minval=-1.0)
-            x = jnp.clip(contrast * (x - 0.5) + 0.5 + shift, 0, 1)
+            x = contrast * (x - 0.5) + 0.5 + shift
+            x = jnp.clip(x, 0, 1) if clip else x
         if how.inversion:
             x = jnp.where(jax.random.uniform(grey[3]) < how.inversion, 1 - x, x)
         return x

@@ -18,7 +18,7 @@ FREE = ("validate_every", "checkpoint_every", "log_every", "inner")  # entries o
 
 def fingerprint(tables: dict[str, Any]) -> str:
     """A hash of a recipe, without what does not change the weights at a given step of a given number of steps."""
-    tables = {key: value for key, value in tables.items() if key != "name"}
+    tables = {key: value for key, value in tables.items() if key not in ("name", "about")}
     tables["run"] = {key: value for key, value in tables["run"].items() if key not in FREE}
     return hashlib.sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()
 

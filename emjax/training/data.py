@@ -1,7 +1,9 @@
 """Images for training: read once, kept on the device as one flat array of 8- or 16-bit grey values.
 
 Images of any sizes lie one after the other; a patch is a few slices of the flat array. 8 bits hold what most
-microscopes wrote; 16 bits are used for all images as soon as one file has more.
+microscopes wrote; 16 bits are used for all images as soon as one file has more. Sets with `scan` become sparse, noisy
+scans, of which nothing but the measured pixels reaches the device: float16, in units of the full grey value, and NaN
+where nothing was measured.
 """
 
 import hashlib
@@ -17,7 +19,7 @@ import numpy as np
 from emjax._pytree import pytree_dataclass, static
 
 if TYPE_CHECKING:
-    from emjax.training.recipe import Data, Source
+    from emjax.training.recipe import Data, Scanned, Source
 
 LIMIT = 2**31 - 1  # places in the flat array are 32-bit integers
 
@@ -26,7 +28,7 @@ LIMIT = 2**31 - 1  # places in the flat array are 32-bit integers
 class Images:
     """Images of any sizes in one array. `cumulative` are the summed probabilities with which they are drawn."""
 
-    pixels: Any  # (total,) uint8 or uint16
+    pixels: Any  # (total,) uint8, uint16, or float16 with NaN where nothing was measured
     offset: Any  # (images,) where each begins
     height: Any
     width: Any
@@ -35,15 +37,16 @@ class Images:
 
     @staticmethod
     def pack(images: Sequence[np.ndarray], weights: Iterable[float] | None = None) -> "Images":
-        """Images `(h, w)` of one type, uint8 or uint16, each drawn in proportion to its weight times its pixels.
+        """Images `(h, w)` of one type, each drawn in proportion to its weight times its pixels.
+
+        The type is uint8 or uint16, or float16 for scans (see `scanned`).
 
         Raises ValueError: no images, other types, more than 2^31 - 1 pixels.
         """
         kinds = {image.dtype for image in images}
-        if len(kinds) != 1 or not kinds <= {np.dtype(np.uint8), np.dtype(np.uint16)}:
-            raise ValueError(
-                f"expected images that are all uint8 or all uint16, got {sorted(map(str, kinds)) or 'none'}"
-            )
+        if len(kinds) != 1 or not kinds <= {np.dtype(t) for t in (np.uint8, np.uint16, np.float16)}:
+            given = ", ".join(sorted(map(str, kinds))) or "none"
+            raise ValueError(f"expected images that are all uint8, all uint16 or all float16, got {given}")
         sizes = np.array([image.size for image in images])
         if sizes.sum() > LIMIT:
             raise ValueError(f"the images have {sizes.sum():,} pixels together, more than {LIMIT:,}; take fewer slices")
@@ -55,7 +58,7 @@ class Images:
             jnp.asarray([image.shape[0] for image in images], jnp.int32),
             jnp.asarray([image.shape[1] for image in images], jnp.int32),
             jnp.asarray(np.cumsum(shares) / shares.sum(), jnp.float32),
-            white=float(np.iinfo(pixels.dtype).max),
+            white=_white(pixels.dtype),
         )
 
 
@@ -87,12 +90,41 @@ def read_images(data: "Data", folder: Path | None, cache: Path | None = None) ->
                     f"data.{part}[{member}] ({what}) has an image of {image.shape[0]} x {image.shape[1]} pixels, "
                     f"smaller than the crop of {crop}; take a smaller data.crop or leave the file out"
                 )
-        packed.append(Images.pack(images, [sources[m].weight for m in members]))
+        packed.append(Images.pack(_as_scans(images, members, sources), [sources[m].weight for m in members]))
     return packed[0], packed[1]
 
 
+def scanned(image: np.ndarray, scan: "Scanned", number: int = 0) -> np.ndarray:
+    """One scan of an image `(h, w)` of uint8 or uint16: float16, the noisy grey values of random pixels, NaN elsewhere.
+
+    The pixels and their noise follow from the seed of `scan` and the `number` of the image in its set.
+    """
+    rng = np.random.default_rng([scan.seed, number])
+    measured = rng.random(image.shape, np.float32) < scan.ratio
+    found = np.full(image.shape, np.nan, np.float16)
+    values = image[measured].astype(np.float32) / np.float32(_white(image.dtype))
+    found[measured] = values + np.float32(scan.noise) * rng.standard_normal(values.size, np.float32)
+    return found
+
+
+def _as_scans(images: list[np.ndarray], members: list[int], sources: "Sequence[Source]") -> list[np.ndarray]:
+    """The images as the sets want them: as they are, or as scans."""
+    found = []
+    for i, (image, member) in enumerate(zip(images, members, strict=True)):
+        scan = sources[member].scan
+        found.append(image if scan is None else scanned(image, scan, i - members.index(member)))
+    return found
+
+
+def _white(dtype: np.dtype) -> float:
+    return 1.0 if dtype == np.float16 else float(np.iinfo(dtype).max)
+
+
 def fingerprint(data: "Data") -> str:
-    """A hash of what decides the images themselves: files, slices and phantoms, but not weights."""
+    """A hash of what decides the images themselves: files, slices and phantoms, but not weights.
+
+    Nor scans, which are made of the images after they were read: one cache serves recipes that differ in them.
+    """
     what = {
         part: [(s.files, s.slices, s.rows, s.columns, s.phantom) for s in getattr(data, part)]
         for part in ("train", "validation")

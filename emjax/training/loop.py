@@ -18,10 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from emjax import zoo
 from emjax.training import data as images_of
 from emjax.training import parameters as par
 from emjax.training.checkpoints import Checkpoints, fingerprint
 from emjax.training.journal import Journal, progress
+from emjax.training.publish import precise, publish
 from emjax.training.recipe import Recipe
 from emjax.training.step import Validation, initial, training_step
 from emjax.training.tasks import TASKS, Task
@@ -31,12 +33,16 @@ RESERVE = 0.97  # of the time that --minutes gives: for the last checkpoint, the
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """A finished training: the network with averaged weights, its last validation, and where the files are."""
+    """A finished training: the network with averaged weights, its last validation, and where the files are.
+
+    model: what `emjax.load` or `emjax.zoo.network` takes. weights: the same parameters in float32, for `init`.
+    """
 
     network: Any = dataclasses.field(repr=False)
     scores: dict[str, float]
     steps: int
     seconds: float
+    model: Path
     weights: Path
     log: Path
     plot: Path
@@ -56,7 +62,10 @@ def train(
     quiet: bool = False,
     devices: Any = None,
 ) -> Result:
-    """Train the network of a recipe; `output` (made if need be) receives NAME.safetensors, log.jsonl and plot.png.
+    """Train the network of a recipe into the folder `output`, which is made if need be.
+
+    The network (see `publish`), NAME being the recipe's, is written at every validation, so that one can look at it
+    before the end; further files are log.jsonl and, at the end, plot.png.
 
     Args:
         recipe: see `load_recipe`. data: the folder of its files. cache: an .npz file in place of them (written if it
@@ -65,14 +74,16 @@ def train(
         init: start from these weights (.safetensors). restart: forget the checkpoint in `output`, if there is one.
         checkpoints: whether to write any. quiet: no progress. devices: those that share a batch; default: all.
 
-    Raises ValueError: a recipe that does not fit its network, task or data; a checkpoint of another recipe; a loss that
-    is no longer finite; a batch that the devices cannot share.
+    Raises ValueError: a recipe that does not fit its network, task or data, or of a name that no network may have; a
+    checkpoint of another recipe; a loss that is no longer finite; a batch that the devices cannot share.
     """
     if steps is not None and minutes is not None:
         raise ValueError("give either a number of steps or of minutes, not both")
     if not (steps is None or steps > 0) or not (minutes is None or 0 < minutes < float("inf")):
         raise ValueError(f"steps and minutes are above 0, got {steps if minutes is None else minutes}")
     begin = time.monotonic()
+    model = output / recipe.name
+    zoo.check_name(model)
     output.mkdir(parents=True, exist_ok=True)
     store = Checkpoints(output / "checkpoints") if checkpoints and recipe.run.checkpoint_every else None
     about = _previous(store, recipe, restart, steps)
@@ -108,13 +119,14 @@ def train(
         steps = steps or recipe.run.steps
     about = {"fingerprint": fingerprint(recipe.tables()), "steps": steps, "recipe": recipe.tables()}
     step, total = int(state["step"]), jnp.asarray(steps, jnp.int32)
-    names = [str(d) for d in np.ravel(mesh.devices if mesh is not None else jax.devices()[:1])]
-    head = {"recipe": recipe.tables(), "steps": steps, "parameters": network.parameter_count(), "devices": names}
+    used = list(np.ravel(mesh.devices)) if mesh is not None else list(everywhere.device_set)
+    kinds = [str(device.device_kind) for device in used]
+    head = {"recipe": recipe.tables(), "steps": steps, "parameters": network.parameter_count()}
+    head["devices"] = [str(device) for device in used]
     journal = Journal(output / "log.jsonl", step, head)
     scores: dict[str, float] = {}
     sums: list[tuple[int, dict]] = []
     mark = (time.monotonic(), step)
-    weights = output / f"{recipe.name}.safetensors"
 
     with progress(steps, step, quiet) as shown, _stopping() as stop:
         if step:
@@ -144,7 +156,8 @@ def train(
             if step % recipe.run.validate_every == 0 or step == steps:
                 scores = validation(state["average"], rest, arrays)
                 journal.add({"step": step, **scores})
-                par.write(weights, state["average"])  # whoever cannot wait for the end has these
+                network = par.join(graph, state["average"], rest)
+                publish(model, network, recipe, scores, step, kinds)
                 mark = (time.monotonic(), mark[1]) if mark[1] == step else mark
             due = recipe.run.checkpoint_every and step % recipe.run.checkpoint_every == 0
             if store is not None and (due or step == steps or stop):
@@ -156,20 +169,12 @@ def train(
     if stop and step < steps:
         signal.raise_signal(stop[0])
         raise KeyboardInterrupt  # whoever ignores the signal gets no unfinished network
-    scores = scores or validation(state["average"], rest, arrays)
-    network = par.join(graph, state["average"], rest)
-    result = Result(
-        network,
-        scores,
-        steps,
-        time.monotonic() - begin,
-        weights,
-        journal.path,
-        output / "plot.png",
-    )
-    par.write(result.weights, state["average"])
-    journal.plot(result.plot)
-    return result
+    if not scores:  # nothing was left to do
+        scores, network = validation(state["average"], rest, arrays), par.join(graph, state["average"], rest)
+        publish(model, network, recipe, scores, steps, kinds)
+    plot = output / "plot.png"
+    journal.plot(plot)
+    return Result(network, scores, steps, time.monotonic() - begin, model, precise(model), journal.path, plot)
 
 
 def build(recipe: Recipe, data: Path | None = None, seed: int | None = None) -> tuple[Any, Task]:
@@ -188,6 +193,12 @@ def build(recipe: Recipe, data: Path | None = None, seed: int | None = None) -> 
         task = TASKS[kind].from_recipe({key: value for key, value in recipe.task.items() if key != "kind"}, data)
     except (TypeError, ValueError) as err:
         raise ValueError(f"[task] of {recipe.name}: {err}") from err
+    if recipe.data.scans != task.scans:
+        given, taken = (("whole images", "scans")[flag] for flag in (recipe.data.scans, task.scans))
+        raise ValueError(
+            f"[task] of {recipe.name} learns from {taken}, and data.train gives {given}; a set of images becomes scans "
+            "by scan = {ratio = ..., noise = ...}"
+        )
     return network, task
 
 

@@ -47,7 +47,7 @@ def write(path: Path, parameters: Any) -> None:
 
     from emjax.io import atomic_path
 
-    arrays = {key: np.ascontiguousarray(value, np.float32) for key, value in named(parameters).items()}
+    arrays = {key: np.asarray(value, np.float32, order="C") for key, value in named(parameters).items()}
     with atomic_path(path) as temporary:
         temporary.write_bytes(save(arrays))
 

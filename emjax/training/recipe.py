@@ -23,11 +23,33 @@ T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
+class Scanned:
+    """One sparse, noisy scan of every image, in place of the image: what a training without ground truth sees.
+
+    Random pixels, `ratio` of them, with Gaussian noise of standard deviation `noise` (1 is white). The scan follows
+    from `seed`, so that it is the same whenever the images are read.
+    """
+
+    ratio: float
+    noise: float = 0.0
+    seed: int = 0
+
+    def check(self, where: str) -> None:
+        """Raises ValueError for an entry outside of its range, naming the key."""
+        if not 0 < self.ratio <= 1:
+            raise ValueError(f"{where}.ratio is a share of the pixels, in (0, 1], got {self.ratio}")
+        if not 0 <= self.noise <= 10:
+            raise ValueError(f"{where}.noise is a standard deviation in [0, 10], 1 being white, got {self.noise}")
+        if self.seed < 0:
+            raise ValueError(f"{where}.seed is a whole number, 0 or above, got {self.seed}")
+
+
+@dataclasses.dataclass(frozen=True)
 class Source:
     """One set of images: `files` (a name or a glob relative to the data folder) or a `phantom`.
 
     `slices`, `rows`, `columns` cut a part out of every file ("start:stop:step", as in Python). A set is drawn from in
-    proportion to `weight` times its pixels.
+    proportion to `weight` times its pixels. `scan`: see `Scanned`; for all sets of `train` or none, and for no other.
     """
 
     files: str | None = None
@@ -36,6 +58,7 @@ class Source:
     columns: str | None = None
     phantom: dict | None = None  # count, size, seed, and more settings of emjax.acquisition.phantom
     weight: float = 1.0
+    scan: Scanned | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +75,11 @@ class Data:
     validation_crops: int = 32
     validation_crop: int | None = None
     augment: Augmentation = dataclasses.field(default_factory=Augmentation)
+
+    @property
+    def scans(self) -> bool:
+        """Whether the training sees scans, not images."""
+        return any(source.scan is not None for source in self.train)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +102,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A training, ready to run. `network` and `task` are the tables as they stand in the file."""
+    """A training, ready to run. `network` and `task` are the tables as they stand in the file, `about` its comment."""
 
     name: str
     network: dict[str, Any]
@@ -82,6 +110,7 @@ class Recipe:
     data: Data
     optimiser: Optimiser
     run: Run
+    about: str = ""
 
     def tables(self) -> dict[str, Any]:
         """The recipe as nested dictionaries of plain values, as JSON has them."""
@@ -90,11 +119,12 @@ class Recipe:
 
 def recipes() -> dict[str, str]:
     """The recipes that come with the package: name and first comment line."""
-    found = {}
-    for path in sorted(FOLDER.glob("*.toml")):
-        first = path.read_text(encoding="utf-8").splitlines()[0]
-        found[path.stem] = first.removeprefix("#").strip() if first.startswith("#") else ""
-    return found
+    return {path.stem: _about(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.toml"))}
+
+
+def _about(text: str) -> str:
+    first = text.partition("\n")[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""
 
 
 def load_recipe(name: str | Path, **run: Any) -> Recipe:
@@ -108,14 +138,15 @@ def load_recipe(name: str | Path, **run: Any) -> Recipe:
         if path.parent != FOLDER or not path.is_file():
             raise ValueError(f"no recipe {str(name)!r}; there are {', '.join(recipes())}, or give a file NAME.toml")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        table = tomllib.loads(text)
     except OSError as err:
         raise ValueError(f"{path}: the recipe cannot be read: {err.strerror}") from err
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
         raise ValueError(f"{path}: no TOML file: {err}") from err
     table["run"] = {**_table(table.get("run", {}), "run"), **{k: v for k, v in run.items() if v is not None}}
     try:
-        return parse_recipe(table, path.stem)
+        return dataclasses.replace(parse_recipe(table, path.stem), about=_about(text))
     except ValueError as err:
         raise ValueError(f"{path.name}: {err}") from err
 
@@ -206,4 +237,19 @@ def _check(recipe: Recipe) -> None:
             if not 0 < source.weight < float("inf"):
                 raise ValueError(f"data.{part}[{i}].weight is a number above 0, got {source.weight}")
     data.augment.check()
+    _check_scans(data)
     recipe.optimiser.check()
+
+
+def _check_scans(data: Data) -> None:
+    for i, source in enumerate(data.validation):
+        if source.scan is not None:
+            raise ValueError(f"data.validation[{i}].scan: validation compares with the whole image; leave scan out")
+    for i, source in enumerate(data.train):
+        if source.scan is not None:
+            source.scan.check(f"data.train[{i}].scan")
+        elif data.scans:
+            raise ValueError(f"data.train[{i}] has no scan, other sets have: give it to all of them or to none")
+    for key in ("gamma", "binning"):
+        if data.scans and getattr(data.augment, key):
+            raise ValueError(f"data.augment.{key} would change the noise of scans from pixel to pixel; set it to 0")

@@ -51,7 +51,7 @@ def training_step(recipe: Recipe, task: Task, graph: Any, mesh: Any = None) -> C
         t = state["step"]
         crop_key, augment_key, task_key = jax.random.split(jax.random.fold_in(key, t), 3)
         patches = random_crops(crop_key, images, data.crop, data.batch, data.augment.binning)
-        patches = augment(augment_key, patches, data.augment)
+        patches = augment(augment_key, patches, data.augment, clip=not data.scans)
         if sharding is not None:
             patches = lax.with_sharding_constraint(patches, sharding)
         progress = t / jnp.maximum(steps, 1)

@@ -7,6 +7,6 @@ folder that the environment variable EMJAX_ZOO names, which comes first. Listing
 
 from emjax.zoo.files import Entry, card, entry, is_path, names, table
 from emjax.zoo.loading import load
-from emjax.zoo.parameters import network, read, save
+from emjax.zoo.parameters import check_name, network, read, save
 
-__all__ = ["Entry", "card", "entry", "is_path", "load", "names", "network", "read", "save", "table"]
+__all__ = ["Entry", "card", "check_name", "entry", "is_path", "load", "names", "network", "read", "save", "table"]

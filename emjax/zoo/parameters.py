@@ -41,13 +41,10 @@ def save(
     from safetensors.numpy import save as pack
 
     from emjax.io import atomic_path
-    from emjax.reconstructors import METHODS
     from emjax.reconstructors.wrappers import reconstructor_of, wrapper
 
     target = files.stem(path)
-    files.check_name(target)
-    if target.name in METHODS:
-        raise ValueError(f"{target.name!r} is the name of a classical method; give the network another one")
+    check_name(target)
     if reconstructor is None:
         reconstructor = reconstructor_of(network.kind)
     if reconstructor is not None:
@@ -56,7 +53,7 @@ def save(
     for key, value in _parameters(network).items():
         whole = np.asarray(value)
         with np.errstate(over="ignore"):
-            arrays[key] = np.ascontiguousarray(whole, np.float16)
+            arrays[key] = np.asarray(whole, np.float16, order="C")  # `ascontiguousarray` would give a number an axis
         if not np.isfinite(arrays[key]).all():
             large = np.isfinite(whole).all()
             raise ValueError(
@@ -78,6 +75,16 @@ def save(
         for suffix, content in ((".json", text.encode()), (".md", card.encode()), (".safetensors", data)):
             stack.enter_context(atomic_path(beside(target, suffix))).write_bytes(content)
     return dataclasses.replace(known, path=target)
+
+
+def check_name(path: str | os.PathLike[str]) -> None:
+    """Raise ValueError where no network may be called like that: letters that names have not, or a classical method."""
+    from emjax.reconstructors import METHODS
+
+    target = files.stem(path)
+    files.check_name(target)
+    if target.name in METHODS:
+        raise ValueError(f"{target.name!r} is the name of a classical method; give the network another one")
 
 
 def network(name: str) -> "Network":

@@ -10,6 +10,11 @@ from jaxtyping import Float, PRNGKeyArray
 class Task:
     """Base class. Subclasses are frozen dataclasses with `loss` and `evaluate`, both pure and compiled by the loop."""
 
+    @property
+    def scans(self) -> bool:
+        """Whether the patches of `loss` are scans, NaN where nothing was measured; those of `evaluate` never are."""
+        return False
+
     @classmethod
     def from_recipe(cls, table: dict[str, Any], folder: Path | None) -> Self:
         """The task of a [task] table (without `kind`); `folder` is where its files lie, if it has any.
