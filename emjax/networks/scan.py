@@ -97,7 +97,7 @@ class ScanNetwork(Network):
     def operations(self) -> float:
         """Multiplications (each with its addition) a pixel."""
         p2 = self.unshuffle**2
-        start = 2 * 9 * BLOCK**2 * len(WIDTHS)
+        start: float = 2 * 9 * BLOCK**2 * len(WIDTHS)
         start += (self.field_steps + 2) * 4 * (TILE + 2 * HALO) ** 3 / TILE**2 if self.field_steps else 0
         return self.stages * operations(3 * p2, p2, **self._shape()) / p2 + start
 
