@@ -1,0 +1,281 @@
+"""How few Gaussian measurements does a generative prior need, where DCT-LASSO needs many, and where does it lose?
+
+The experiment of Bora et al. 2017 on 32 x 32 patches of EM images: 25 to 750 Gaussian measurements, no noise, the mean
+squared error a pixel of
+
+- CSGM: a VAE of the zoo as the prior, its weight from its own noise level, 10 restarts, all patches in one call;
+- LASSO in the DCT domain, with the weight that is best for each patch by the truth (an oracle's, in LASSO's favour);
+- the linear estimate of least error, with mean and covariance of training patches (what a prior without any network,
+  but with the same training data, can do).
+
+The floor is CSGM's error with the whole patch measured and no prior's weight. Of each number m of measurements of CSGM:
+how many LASSO needs for the same error (interpolated on its curve, both logarithmic) over m. The crossover is where
+LASSO becomes the better one. The bar: a factor of 4 at every m for which LASSO's error at 4 m is above the floor.
+
+Patches from the test parts, half from each set: axondeepseg-sem rat7 and rat8, flyem-medulla-fibsem slices 184 to 199,
+at random places, other ones for each seed.
+
+    python benchmarks/generative_prior.py -o benchmarks/results/generative_prior.json [--network csgm-vae] [--quick]
+        [--picture docs/generative_prior.png]
+
+The data is looked for as by sparse_scans.py. The JSON is written after each number of measurements and a run that was
+stopped goes on from there; a Markdown table is written beside it. Exits with 1 if the bar is missed, 2 without data.
+"""
+
+import argparse
+import functools
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tifffile
+from sparse_scans import AXON, FIBSEM, find_folder
+
+import emjax
+from emjax.operators import DCT, Dense, Identity
+from emjax.reconstructors import Generative, Lasso
+
+SIDE = 32
+COUNTS = (25, 35, 50, 75, 100, 150, 200, 300, 400, 500, 750)
+SEEDS, PATCHES, RESTARTS, STEPS = 3, 100, 10, 500
+WEIGHTS = np.geomspace(0.3, 1e-3, 6)  # of LASSO
+LASSO_GAP, LASSO_STEPS = 1e-3, 600
+FACTOR_BAR = 4.0
+METHODS = ("csgm", "lasso", "linear")
+TEST = {
+    "axon": ([AXON + "sub-rat7_sample-Maxo03img60.tif", AXON + "sub-rat8_sample-V915.tif"], None),
+    "fibsem": ([FIBSEM], range(184, 200)),
+}
+TRAINING = {
+    "axon": (
+        [AXON + f"sub-rat{n}.tif" for n in ("1_sample-data1", "2_sample-data5", "3_sample-data9", "4_sample-data12")],
+        None,
+    ),
+    "fibsem": ([FIBSEM], range(0, 168, 8)),
+}
+
+
+def draw(folder: Path, parts: dict[str, Any], count: int, seed: int) -> np.ndarray:
+    """`count` patches `(count, 32, 32)` at random places, float32 in [0, 1]: one half from each set."""
+    rng = np.random.default_rng(seed)
+    patches = []
+    for files, slices in parts.values():
+        images = _images(folder, tuple(files), slices)
+        for _ in range(count // len(parts)):
+            image = images[rng.integers(len(images))]
+            i, j = (rng.integers(n - SIDE + 1) for n in image.shape)
+            patches.append(image[i : i + SIDE, j : j + SIDE])
+    return np.stack(patches).astype(np.float32) / 255
+
+
+@functools.cache
+def _images(folder: Path, files: tuple[str, ...], slices: range | None) -> list[np.ndarray]:
+    if slices is None:
+        return [tifffile.imread(folder / file) for file in files]
+    return list(tifffile.imread(folder / files[0], key=list(slices)))
+
+
+def gaussian(count: int, seed: int) -> np.ndarray:
+    """`count` rows of a Gaussian matrix, columns of norm about 1."""
+    rng = np.random.default_rng([seed, count])
+    return (rng.standard_normal((count, SIDE**2)) / np.sqrt(count)).astype(np.float32)
+
+
+def errors(x: Any, truth: np.ndarray) -> np.ndarray:
+    """The mean squared error of each patch."""
+    return np.mean((np.asarray(x, np.float64) - truth) ** 2, (-2, -1))
+
+
+def csgm(network: Any, y: jax.Array, A: Any, **settings: Any) -> tuple[np.ndarray, float]:
+    """Recovered patches, and the seconds of the one warm call for all of them and all of their restarts."""
+    recon = Generative(network, **{"restarts": RESTARTS, "steps": STEPS, **settings})
+    jax.block_until_ready(recon(y, A))
+    begin = time.perf_counter()
+    x = jax.block_until_ready(recon(y, A, key=jax.random.key(1)))
+    return np.asarray(x), time.perf_counter() - begin
+
+
+def lasso(y: jax.Array, A: Any, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The errors with the best weight of each patch, and those weights."""
+    found = []
+    for weight in WEIGHTS:
+        recon = Lasso(jnp.float32(weight), transform=DCT((SIDE, SIDE)), gap=LASSO_GAP, max_steps=LASSO_STEPS)
+        found.append(errors(recon(y, A), truth))
+    return np.min(found, 0), WEIGHTS[np.argmin(found, 0)]
+
+
+def linear(y: np.ndarray, matrix: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """`mean + C A.T (A C A.T + e)^-1 (y - A mean)`."""
+    H = matrix.astype(np.float64)
+    gram = H @ covariance @ H.T
+    gram += 1e-6 * np.trace(gram) / len(gram) * np.eye(len(gram))
+    return (mean + (y - mean @ H.T) @ np.linalg.solve(gram, H @ covariance)).reshape(-1, SIDE, SIDE)
+
+
+def floor(network: Any, truth: np.ndarray) -> np.ndarray:
+    """The least error of each patch that the decoder can have: its latent from 4 starts, on the patch itself."""
+    x, _ = csgm(network, jnp.asarray(truth), Identity((SIDE, SIDE)), weight=0.0, restarts=4)
+    return errors(x, truth)
+
+
+def measure(network: Any, folder: Path, count: int, seed: int, statistics: tuple[np.ndarray, np.ndarray]) -> dict:
+    """All methods on the patches of a seed."""
+    truth = draw(folder, TEST, PATCHES, seed)
+    matrix = gaussian(count, seed)
+    A = Dense(jnp.asarray(matrix), (SIDE, SIDE))
+    y = A(jnp.asarray(truth))
+    x, seconds = csgm(network, y, A)
+    best, weights = lasso(y, A, truth)
+    each = {
+        "csgm": errors(x, truth),
+        "lasso": best,
+        "linear": errors(linear(np.asarray(y, np.float64), matrix, *statistics), truth),
+    }
+    half = PATCHES // 2
+    summary = {
+        name: {
+            "mse": float(v.mean()),
+            "axon": float(v[:half].mean()),
+            "fibsem": float(v[half:].mean()),
+            "worst": float(v.max()),
+        }
+        for name, v in each.items()
+    }
+    return {**summary, "lasso_weight": float(np.median(weights)), "csgm_seconds": seconds}
+
+
+def needed(curve: dict[int, float], error: float) -> float | None:
+    """How many measurements have that error on a falling curve; None beyond its last one."""
+    counts = np.array(sorted(curve))
+    values = np.minimum.accumulate([curve[int(m)] for m in counts])
+    if error < values[-1]:
+        return None
+    if error >= values[0]:
+        return float(counts[0])
+    return float(np.exp(np.interp(-np.log(error), -np.log(values), np.log(counts))))
+
+
+def judge(report: dict[str, Any]) -> None:
+    """Means over seeds, factors, the crossover and whether the bar is reached, into the report."""
+    runs, floors = report["runs"], report["floor"]
+    report["mean_floor"] = float(np.mean([v["mse"] for v in floors.values()]))
+    curves: dict[str, dict[int, float]] = {name: {} for name in METHODS}
+    for count in COUNTS:
+        rows = [run for key, run in runs.items() if int(key.split()[0]) == count]
+        if rows:
+            for name in METHODS:
+                curves[name][count] = float(np.mean([row[name]["mse"] for row in rows]))
+    table, passed = [], True
+    above = needed(curves["lasso"], report["mean_floor"])  # until there LASSO's error is above the floor
+    for count in curves["csgm"]:
+        error = curves["csgm"][count]
+        equal = needed(curves["lasso"], error)
+        factor = None if equal is None else equal / count
+        judged = above is None or FACTOR_BAR * count <= above
+        row = {"measurements": count, **{name: curves[name][count] for name in METHODS}, "factor": factor}
+        row |= {"judged": judged, "passed": not judged or (factor is None or factor >= FACTOR_BAR)}
+        passed &= row["passed"]
+        table.append(row)
+    worse = [row["measurements"] for row in table if row["lasso"] < row["csgm"]]
+    report |= {"table": table, "crossover": min(worse) if worse else None, "passed": passed}
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The table, for people."""
+    lines = [
+        f"Mean squared error a pixel, x 1e-4; {PATCHES} patches, {len(report['floor'])} seeds. "
+        f"The decoder's floor: {1e4 * report['mean_floor']:.2f}. LASSO is the better one from "
+        f"{report['crossover']} measurements on.",
+        "",
+        "| measurements | CSGM | DCT-LASSO, oracle's weight | linear | LASSO needs, x |",
+        "|---|---|---|---|---|",
+    ]
+    for row in report["table"]:
+        values = " | ".join(f"{1e4 * row[name]:.2f}" for name in METHODS)
+        factor = "more than 750" if row["factor"] is None else f"{row['factor']:.1f}"
+        mark = "" if row["passed"] else " (below 4)"
+        lines.append(f"| {row['measurements']} | {values} | {factor}{mark} |")
+    return "\n".join([*lines, ""])
+
+
+def picture(report: dict[str, Any], path: Path) -> None:
+    """Error against measurements, and the floor."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+    counts = [row["measurements"] for row in report["table"]]
+    labels = {"csgm": "CSGM", "lasso": "DCT-LASSO, oracle's weight", "linear": "linear, of least error"}
+    for name, mark in zip(METHODS, "osd", strict=True):
+        axis.loglog(counts, [row[name] for row in report["table"]], f"{mark}-", label=labels[name])
+    axis.axhline(report["mean_floor"], color="grey", linestyle="--", label="the decoder's floor")
+    axis.set(xlabel="Gaussian measurements of 1024 pixels", ylabel="mean squared error a pixel")
+    axis.set_xticks(counts, [str(c) for c in counts], rotation=45)
+    axis.minorticks_off()
+    axis.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="where to write the JSON")
+    parser.add_argument("--data", type=Path, help="the folder with the data sets")
+    parser.add_argument("--network", default="csgm-vae", help="a VAE of the zoo, or its path")
+    parser.add_argument("--picture", type=Path, help="where to draw the curves (PNG)")
+    parser.add_argument("--quick", action="store_true", help="one seed, three numbers of measurements")
+    arguments = parser.parse_args()
+    files = [file for parts in (TEST, TRAINING) for names, _ in parts.values() for file in names]
+    folder = find_folder(arguments.data, files)
+    if folder is None:
+        print("the data sets are not there; name their folder by --data or EMJAX_DATA", file=sys.stderr)
+        return 2
+    entry, network = emjax.zoo.entry(arguments.network), emjax.zoo.network(arguments.network)
+    report: dict[str, Any] = {"runs": {}, "floor": {}}
+    if arguments.output.exists():
+        old = json.loads(arguments.output.read_text(encoding="utf-8"))
+        report = old if old.get("network", {}).get("sha256") == entry.sha256 else report
+    report |= {
+        "environment": {"jax": jax.__version__, "platform": jax.default_backend(), "cpus": os.cpu_count()},
+        "device": jax.devices()[0].device_kind,
+        "version": emjax.__version__,
+        "network": {"name": arguments.network, "sha256": entry.sha256, "latent": network.latent},
+        "setting": {"patches": PATCHES, "restarts": RESTARTS, "steps": STEPS, "lasso_weights": list(WEIGHTS)},
+    }
+    training = draw(folder, TRAINING, 20000, 99).reshape(-1, SIDE**2).astype(np.float64)
+    statistics = training.mean(0), np.cov(training.T)
+    for seed in range(1 if arguments.quick else SEEDS):
+        if str(seed) not in report["floor"]:
+            found = floor(network, draw(folder, TEST, PATCHES, seed))
+            half = PATCHES // 2
+            halves = {"axon": float(found[:half].mean()), "fibsem": float(found[half:].mean())}
+            report["floor"][str(seed)] = {"mse": float(found.mean()), **halves}
+        for count in COUNTS[::4] if arguments.quick else COUNTS:
+            key = f"{count} measurements, seed {seed}"
+            if key not in report["runs"]:
+                report["runs"][key] = measure(network, folder, count, seed, statistics)
+                judge(report)
+                arguments.output.parent.mkdir(parents=True, exist_ok=True)
+                with emjax.io.atomic_path(arguments.output) as part:
+                    part.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+                row = {name: f"{report['runs'][key][name]['mse']:.2e}" for name in METHODS}
+                print(f"{key}: {row}, {report['runs'][key]['csgm_seconds']:.2f} s", flush=True)
+    judge(report)
+    print(markdown(report))
+    arguments.output.with_suffix(".md").write_text(markdown(report), encoding="utf-8")
+    if arguments.picture is not None:
+        picture(report, arguments.picture)
+    return 0 if report["passed"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
