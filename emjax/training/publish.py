@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-import emjax
+from emjax import __version__
 from emjax.training import parameters as par
 from emjax.training.recipe import FOLDER, Recipe, Source
 
@@ -57,7 +57,7 @@ def card(network: Any, recipe: Recipe, scores: dict[str, float], steps: int, dev
         f"| steps | {steps:,} of {data.batch} patches of {data.crop} x {data.crop} pixels, {run.compute} |",
         f"| device | {', '.join(f'{devices.count(d)} x {d}' for d in dict.fromkeys(devices))} |",
         f"| command | `{command}` |",
-        f"| versions | emjax {emjax.__version__}, JAX {jax.__version__} |",
+        f"| versions | emjax {__version__}, JAX {jax.__version__} |",
         "",
         "## Data",
         "",
