@@ -6,14 +6,21 @@ averaged parameters as they were trained, to train on from.
 
 import json
 import math
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from emjax import __version__
 from emjax.training import parameters as par
 from emjax.training.recipe import FOLDER, Recipe, Source
+
+
+def _version() -> str:
+    try:
+        return version("emjax")
+    except PackageNotFoundError:  # run from its sources
+        return "of unknown version"
 
 
 def precise(path: Path) -> Path:
@@ -57,7 +64,7 @@ def card(network: Any, recipe: Recipe, scores: dict[str, float], steps: int, dev
         f"| steps | {steps:,} of {data.batch} patches of {data.crop} x {data.crop} pixels, {run.compute} |",
         f"| device | {', '.join(f'{devices.count(d)} x {d}' for d in dict.fromkeys(devices))} |",
         f"| command | `{command}` |",
-        f"| versions | emjax {__version__}, JAX {jax.__version__} |",
+        f"| versions | emjax {_version()}, JAX {jax.__version__} |",
         "",
         "## Data",
         "",
