@@ -78,10 +78,6 @@ class VAE(Network):
             h = jax.nn.silu(layer(h))
         return self._image(self.linear(z) + self.correction(h)) + 0.5
 
-    def linear_part(self) -> Array:
-        """The derivative of the decoder's linear map, `(latent, side, side)`."""
-        return self._image(self.linear.kernel[...])
-
     def _image(self, coefficients: Array) -> Array:
         cosines, spread = _dct(self.side)
         table = coefficients.reshape(*coefficients.shape[:-1], self.side, self.side) * spread

@@ -88,8 +88,11 @@ def test_it_learns(vae: Any) -> None:
     likelihood = parts["error"] / (2 * parts["sigma"] ** 2) + jnp.log(parts["sigma"])
     np.testing.assert_allclose(values[-1], likelihood + divergence, rtol=1e-4)  # beta is 1 by now
     assert values[-1] < values[0] - 0.1
+    task = TASKS["vae"].from_recipe({"zoom": 2.0}, None)
+    gradient = jax.jit(jax.grad(lambda s: task.loss(nnx.merge(graph, s), images, jax.random.key(4), jnp.ones(()))[0]))
+    assert all(bool(jnp.all(jnp.isfinite(g))) for g in jax.tree.leaves(gradient(state)))
     found = jax.jit(lambda s: task.evaluate(nnx.merge(graph, s), images, jax.random.key(1)))(state)
-    assert set(found) == {"psnr", "psnr_encoder", "psnr_floor", "elbo"}
+    assert set(found) == {"psnr", "psnr_encoder", "psnr_floor"}
     assert found["psnr_floor"] >= found["psnr_encoder"] - 0.01 > 15
 
 
@@ -97,27 +100,12 @@ def test_settings_of_the_task() -> None:
     for table, word in (
         ({"beta": -1.0}, "task.beta"),
         ({"warm_up": 2.0}, "task.warm_up"),
-        ({"counts": [5, 2]}, "task.counts"),
+        ({"aggregate": -1}, "task.aggregate"),
         ({"zoom": 0.5}, "task.zoom"),
-        ({"recovery_steps": 0}, "task.recovery_steps"),
         ({"gamma": 1}, "gamma"),
     ):
         with pytest.raises(ValueError, match=word):
             TASKS["vae"].from_recipe(table, None)
-
-
-def test_the_recovery_is_trained(vae: Any) -> None:
-    """Its error with a decoder that is nearly linear and little noise: what the linear estimate leaves."""
-    network = build("vae", SMALL, 0)
-    network.linear.kernel[...] = jax.random.normal(jax.random.key(1), (3, 64))
-    network.correction.kernel[...] = jnp.zeros((6, 64))
-    network.log_sigma[...] = jnp.float32(-7)
-    images = network.decode(jax.random.normal(jax.random.key(2), (4, 3)))
-    task = TASKS["vae"].from_recipe({"recovery": 1.0, "counts": [10, 20], "recovery_steps": 1, "zoom": 2.0}, None)
-    error = jax.jit(lambda n: task._recovery_error(n, images, jax.random.key(3), jnp.float32(10), 20))(network)
-    assert float(error) < 1e-5 * float(jnp.var(images))
-    gradient = jax.jit(jax.grad(lambda n: task.loss(n, images, jax.random.key(4), jnp.ones(()))[0]))(network)
-    assert all(bool(jnp.all(jnp.isfinite(g))) for g in jax.tree.leaves(gradient))
 
 
 def test_the_divergence_of_all_latents() -> None:
