@@ -85,8 +85,9 @@ def tiled(
 
     halo: how many samples around a tile's share also enter its computation. dead: how far a tile's rim does not count
     at all (default: half of the halo; with `dead = halo` tiles meet without a fade, which is exact for functions that
-    look no farther). multiple: tiles begin at multiples of it, as the sides, `tile` and `halo` must be. done: called after each tile, in the
-    calling thread. pool: where `fn` runs, at most `ahead` tiles at a time; default: in the calling thread.
+    look no farther). multiple: tiles begin at multiples of it, as the sides, `tile` and `halo` must be. done: called
+    after each tile, in the calling thread. pool: where `fn` runs, at most `ahead` tiles at a time; default: in the
+    calling thread.
     Raises ValueError for arrays of unequal shapes, a tile no larger than twice the halo, or a result of another shape.
     """
     shape = np.shape(arrays[0])

@@ -13,7 +13,7 @@ from emjax import io
 from emjax.cli.outputs import check_output, reporting
 from emjax.cli.progress import progress_bar
 
-METHODS = ("linear", "tv", "wavelet", "spectral")
+METHODS = ("linear", "tv", "spectral", "scan-compact")
 
 
 def run_demo(output: Path, *, size: int, ratio: float, dose: float, seed: int, as_json: bool) -> None:

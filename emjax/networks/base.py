@@ -53,8 +53,6 @@ class Network(nnx.Module):
         """Why the network cannot invert `A`, or None where it can. By default: one that measures real 2-D images."""
         if len(A.in_shape) != 2 or jnp.issubdtype(A.in_dtype, jnp.complexfloating):
             return f"{type(self).__name__} recovers real images (h, w), not {A.in_dtype} items of shape {A.in_shape}"
-        if jnp.issubdtype(A.out_dtype, jnp.complexfloating):
-            return f"{type(self).__name__} takes real measurements, not the {A.out_dtype} ones of {A}"
         return None
 
     def measurements(self, y: Any, A: LinearOperator) -> Array:

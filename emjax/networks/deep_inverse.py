@@ -1,8 +1,9 @@
 """DeepInverse: three large convolutions on the proxy of the image.
 
-    p = c A.T y,    x = (p +) W3 * relu(W2 * relu(W1 * p + b1) + b2) + b3
+    p = c A.T y,    x = (p +) W3 * relu(W2 * relu(W1 * (p - m) + b1) + b2) + b3
 
-with 11x11 kernels and 64, 32, 1 channels: 259,521 parameters. Source: A. Mousavi, R. Baraniuk, Learning to invert:
+with 11x11 kernels and 64, 32, 1 channels: 259,521 parameters. The mean grey value m (of `field`) only brings the input
+near zero. Source: A. Mousavi, R. Baraniuk, Learning to invert:
 signal recovery via deep convolutional networks, ICASSP 2017.
 """
 
@@ -54,7 +55,7 @@ class DeepInverse(Network):
         y = self.measurements(y, A)
         proxy = linear_start(self.start, self.field, y, A, noise)
         first, second, last = self.layers
-        v = nnx.relu(convolve(first, proxy[..., None]))
+        v = nnx.relu(convolve(first, proxy[..., None] - self.field[0]))
         v = nnx.relu(convolve(second, v))
         x = convolve(last, v)[..., 0]
         return proxy + x if self.skip else x

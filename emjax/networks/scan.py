@@ -17,6 +17,7 @@ solve; Aggarwal et al. 2019, "MoDL"). Untrained, U is zero and the network retur
 
 import functools
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from jax import Array, lax
 
 from emjax.acquisition.noise import Noise
 from emjax.networks.base import Network
+from emjax.networks.field import HALO, TILE, field
 from emjax.networks.unet import UNet, operations, receptive_field, shuffle, unshuffle
 from emjax.operators import LinearOperator, PixelSampling
 
@@ -41,7 +43,8 @@ class ScanNetwork(Network):
     """`x = network(y, A, noise)` for `A` a `PixelSampling` of masks or soft weights `(h, w)` or `(*batch, h, w)`.
 
     unshuffle: side of the pixel blocks that become channels. widths, encoder, decoder, depth: see
-    `emjax.networks.unet.UNet`. stages: how often the U-Net (one set of weights) and the scan meet.
+    `emjax.networks.unet.UNet`. stages: how often the U-Net (one set of weights) and the scan meet. field_steps: steps
+    towards the best linear estimate before that (`emjax.networks.field`).
     """
 
     kind = "scan"
@@ -55,6 +58,7 @@ class ScanNetwork(Network):
         decoder: Sequence[int] = (1, 1),
         depth: int = 1,
         stages: int = 1,
+        field_steps: int = 0,
         rngs: nnx.Rngs,
     ) -> None:
         if len(encoder) != len(widths) or len(decoder) != len(widths) - 1:
@@ -64,10 +68,10 @@ class ScanNetwork(Network):
             )
         if BLOCK % unshuffle:
             raise ValueError(f"unshuffle divides {BLOCK}, got {unshuffle}")
-        self.unshuffle, self.depth, self.stages = unshuffle, depth, stages
+        self.unshuffle, self.depth, self.stages, self.field_steps = unshuffle, depth, stages, field_steps
         self.widths, self.encoder, self.decoder = tuple(widths), tuple(encoder), tuple(decoder)
         p2 = unshuffle**2
-        self.body = UNet(3 * p2 + 2, p2, **self._shape(), rngs=rngs)
+        self.body = UNet(3 * p2, p2, **self._shape(), rngs=rngs)
         # log e^2 of each stage, in units of the contrast: a start is off by about a third of it.
         self.log_error = nnx.Param(jnp.full((stages,), -2.0))
         if stages > 1:  # what tells one pass from another
@@ -79,21 +83,23 @@ class ScanNetwork(Network):
     @property
     def multiple(self) -> int:
         """Sides are padded to multiples of this, and tiles must begin at them to be equal to the whole."""
-        return max(self.unshuffle * 2 ** (len(self.widths) - 1), BLOCK**2)
+        smallest = max(self.unshuffle * 2 ** (len(self.widths) - 1), BLOCK**2)
+        return math.lcm(smallest, TILE) if self.field_steps else smallest
 
     @property
     def halo(self) -> int:
         """How far, in pixels, the measurements reach that can change a pixel; a multiple of `multiple`."""
         one = self.unshuffle * (receptive_field(self.widths, self.encoder, self.decoder, self.depth) + 1)
-        reach = self.stages * one + 2 * BLOCK**2 + 4 * BLOCK
+        reach = self.stages * one + 2 * BLOCK**2 + 4 * BLOCK + (HALO + TILE if self.field_steps else 0)
         return -(-reach // self.multiple) * self.multiple
 
     @property
     def operations(self) -> float:
         """Multiplications (each with its addition) a pixel."""
         p2 = self.unshuffle**2
-        start = 2 * 9 * BLOCK**2 * len(WIDTHS)
-        return self.stages * operations(3 * p2 + 2, p2, **self._shape()) / p2 + start
+        start: float = 2 * 9 * BLOCK**2 * len(WIDTHS)
+        start += (self.field_steps + 2) * 4 * (TILE + 2 * HALO) ** 3 / TILE**2 if self.field_steps else 0
+        return self.stages * operations(3 * p2, p2, **self._shape()) / p2 + start
 
     def supports(self, A: LinearOperator) -> str | None:
         if not isinstance(A, PixelSampling) or len(A.in_shape) != 2:
@@ -119,51 +125,46 @@ class ScanNetwork(Network):
         """
         y = self.measurements(y, A)
         assert isinstance(A, PixelSampling)
-        z, w = divided(y, A.mask)
         if level is None or contrast is None:
-            found = statistics(z, w, noise)
+            found = statistics(*divided(y, A.mask), noise)
             level, contrast = found[0] if level is None else level, found[1] if contrast is None else contrast
-        level, contrast = (jnp.asarray(v, y.dtype)[..., None, None] for v in (level, contrast))
-        variance = jnp.zeros_like(y)
-        if noise is not None:
-            gain, read = (v.astype(y.dtype).reshape(*v.shape, 1, 1) for v in (noise.gain, noise.read_sigma))
-            # At the grey level of the surroundings: that of the pixel itself is noisy, and would favour low draws.
-            variance = read**2 + gain * w**2 * jnp.maximum(level + contrast * self._smooth(z - level, w), 0)
+        level, contrast = (jnp.asarray(v, y.dtype)[..., None, None, None] for v in (level, contrast))
+        blocks = self._blocks(y), self._blocks(jnp.broadcast_to(A.mask.astype(y.dtype), y.shape))
+        z, w = divided(*blocks)
         z = jnp.where(w > 0, (z - level) / contrast, 0)
-        x = self._recover(z, w, variance / contrast**2)
-        return level + contrast * x
+        variance = jnp.zeros_like(z)
+        if noise is not None:
+            gain, read = (v.astype(y.dtype).reshape(*v.shape, 1, 1, 1) for v in (noise.gain, noise.read_sigma))
+            # At the grey level of the surroundings: that of the pixel itself is noisy, and would favour low draws.
+            around = level + contrast * _surroundings(z, (w > 0).astype(z.dtype))
+            variance = (read**2 + gain * w**2 * jnp.maximum(around, 0)) / contrast**2
+        x = shuffle(level + contrast * self._recover(z, w, variance), self.unshuffle)[..., 0]
+        return x[..., : y.shape[-2], : y.shape[-1]]
 
-    def _smooth(self, z: Array, w: Array) -> Array:
-        """The start of a scan without noise, on the image's own grid."""
-        seen = (w > 0).astype(z.dtype)
-        return _cut(shuffle(_start(*self._padded(seen * z, seen)), BLOCK), z)
-
-    def _padded(self, *maps: Array) -> Array:
-        """Maps `(*batch, h, w)` side by side, zero up to the next multiples: `(len(maps), *batch, H, W)`."""
-        out = jnp.stack(maps)
-        pad = [(0, 0)] * (out.ndim - 2) + [(0, -n % self.multiple) for n in out.shape[-2:]]
-        return jnp.pad(out, pad) if any(p for _, p in pad) else out
+    def _blocks(self, x: Array) -> Array:
+        """`(*batch, h, w)`, padded with zeros to the next multiples, as blocks `(*batch, H / 4, W / 4, 16)`."""
+        pad = [(0, 0)] * (x.ndim - 2) + [(0, -n % self.multiple) for n in x.shape[-2:]]
+        x = jnp.pad(x, pad) if any(p for _, p in pad) else x
+        return unshuffle(x[..., None], BLOCK)
 
     def _recover(self, z: Array, w: Array, variance: Array) -> Array:
-        """The image in units of its contrast; `z` is zero where `w` is."""
+        """The image in units of its contrast, blocks of 4 to blocks of `unshuffle`; `z` is zero where `w` is."""
         total = CONFIDENT * w**2 + variance
         c = CONFIDENT * w**2 / jnp.where(total > 0, total, 1)
-        z_, c_, w2_, v_ = self._padded(z, c, w**2, variance)
-        x = _start(c_ * z_, c_)
-        p = self.unshuffle
-        zs, cs, w2, vs = (unshuffle(v[..., None], p) for v in (z_, c_, w2_, v_))
-        x = x if p == BLOCK else unshuffle(shuffle(x, BLOCK), p)
-        # The noise level, and the share of pixels around, at every place: means over the blocks say both.
-        share = jnp.mean((w2 > 0).astype(x.dtype), -1, keepdims=True)
-        known = jnp.mean(cs, -1, keepdims=True)
+        x, w2 = _start(c * z, c), w**2
+        if self.field_steps:
+            measured, precision, guess = (shuffle(v, BLOCK)[..., 0] for v in (z, w2 / jnp.maximum(variance, 1e-6), x))
+            x = unshuffle(field(measured, precision, guess, self.field_steps)[..., None], BLOCK)
+        if (p := self.unshuffle) != BLOCK:
+            x, z, c, w2, variance = (unshuffle(shuffle(v, BLOCK), p) for v in (x, z, c, w2, variance))
         dtype = self.body.head.kernel[...].dtype  # bfloat16 where the parameters were cast to it
         for stage in range(self.stages):
-            features = jnp.concatenate([x, cs * (zs - x), cs, share, known], -1).astype(dtype)
+            features = jnp.concatenate([x, c * (z - x), c], -1).astype(dtype)
             x = x + self._body(features, stage).astype(x.dtype)
             error = jnp.exp(self.log_error[...][stage].astype(x.dtype))
-            total = w2 * error + vs
-            x = x + w2 * error / jnp.where(total > 0, total, 1) * (zs - x)
-        return _cut(shuffle(x, p), z)
+            total = w2 * error + variance
+            x = x + w2 * error / jnp.where(total > 0, total, 1) * (z - x)
+        return x
 
     def _body(self, features: Array, stage: int) -> Array:
         batch = features.shape[:-3]
@@ -197,30 +198,34 @@ def statistics(z: Array, w: Array, noise: Noise | None = None) -> tuple[Array, A
     return level, jnp.sqrt(jnp.maximum(spread - own, 0.01 * spread) + floor)
 
 
+def _blend(sums: Array, wider: Array | float) -> Array:
+    """`(top + a wider) / (bottom + a)`, top and bottom the halves of `sums` along its first axis."""
+    top, bottom = jnp.split(sums, 2)
+    return (top + PRIOR * wider) / (bottom + PRIOR)
+
+
+def _surroundings(cz: Array, c: Array) -> Array:
+    """The mean of some 12 x 12 pixels around each block, `(*batch, h / 4, w / 4, 1)`."""
+    fine = jnp.sum(jnp.stack([cz, c]).reshape(-1, *cz.shape[-3:]), -1, keepdims=True)
+    coarse = jnp.sum(unshuffle(fine, BLOCK), -1, keepdims=True)
+    e = _blend(_around(coarse), 0.0)  # the mean level is zero
+    e = _blend(_around(fine), jnp.repeat(jnp.repeat(e, BLOCK, 1), BLOCK, 2))
+    return e.reshape(*cz.shape[:-1], 1)
+
+
 def _start(cz: Array, c: Array) -> Array:
-    """Normalised convolutions from wide to narrow: `(*batch, h, w)` to blocks `(*batch, h / 4, w / 4, 16)`.
+    """Normalised convolutions from wide to narrow, of blocks `(*batch, h / 4, w / 4, 16)`.
 
     e <- (G * c z + a e) / (G * c + a), G two sums over neighbouring blocks, then two Gaussians: where the narrow ones
     find few pixels, the wide ones fill in. On blocks of 4 x 4 pixels a Gaussian is a 3 x 3 convolution of 16 channels.
     """
-    batch = cz.shape[:-2]
-    q = unshuffle(jnp.stack([cz, c]).reshape(-1, *cz.shape[-2:])[..., None], BLOCK)
-    fine = jnp.sum(q, -1, keepdims=True)
-    coarse = jnp.sum(unshuffle(fine, BLOCK), -1, keepdims=True)
-
-    def blend(sums: Array, wider: Array | float) -> Array:
-        top, bottom = jnp.split(sums, 2)
-        return (top + PRIOR * wider) / (bottom + PRIOR)
-
-    e = blend(_around(coarse), 0.0)  # the mean level is zero
-    e = blend(_around(fine), jnp.repeat(jnp.repeat(e, BLOCK, 1), BLOCK, 2))
+    q = jnp.stack([cz, c]).reshape(-1, *cz.shape[-3:])
+    e = _surroundings(cz, c).reshape(-1, *cz.shape[-3:-1], 1)
     gaussians = jnp.asarray(_gaussians(), q.dtype)
-    sums = lax.conv_general_dilated(
-        q, gaussians, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), precision="highest"
-    )
+    sums = lax.conv_general_dilated(q, gaussians, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
     for k in reversed(range(len(WIDTHS))):
-        e = blend(sums[..., k * BLOCK**2 : (k + 1) * BLOCK**2], e)
-    return e.reshape(*batch, *e.shape[1:])
+        e = _blend(sums[..., k * BLOCK**2 : (k + 1) * BLOCK**2], e)
+    return e.reshape(cz.shape)
 
 
 def _around(x: Array) -> Array:
@@ -248,9 +253,3 @@ def _gaussians() -> np.ndarray:
             if max(abs(dy), abs(dx)) <= BLOCK:
                 kernel[a, b, i, k, j] = np.exp(-(dy**2 + dx**2) / (2 * s**2))
     return kernel.reshape(3, 3, BLOCK**2, -1)
-
-
-def _cut(x: Array, like: Array) -> Array:
-    """The padding off again; `x` may have a last axis of one channel."""
-    x = x[..., 0] if x.ndim > like.ndim else x
-    return x[..., : like.shape[-2], : like.shape[-1]]

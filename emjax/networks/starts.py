@@ -48,10 +48,11 @@ def check_start(start: str, field: Sequence[float]) -> None:
 def supports_start(start: str, A: LinearOperator) -> str | None:
     """Why there is no such start for `A`, or None."""
     block = A.op if isinstance(A, Blockwise) else A
-    if start != "gaussian" or (isinstance(A, Blockwise | Dense) and math.prod(block.in_shape) <= _LARGEST):
+    known = isinstance(A, Blockwise | Dense) and math.prod(block.in_shape) <= _LARGEST
+    if start != "gaussian" or (known and not jnp.issubdtype(A.out_dtype, jnp.complexfloating)):
         return None
     return (
-        "the start 'gaussian' is made of the matrix of a block, for Blockwise operators and for Dense ones, up to "
+        "the start 'gaussian' is made of the real matrix of a block, for Blockwise operators and for Dense ones, up to "
         f"{_LARGEST} pixels; for {A} build the network with start='backprojection'"
     )
 
@@ -66,8 +67,8 @@ def _item(start: str, field: Sequence[float], y: Array, A: LinearOperator, noise
     if start == "backprojection":
         x = A.adjoint(y)
         again = A.forward(x)
-        power = jnp.sum(again * again)
-        return x * (jnp.sum(again * y) / jnp.where(power > 0, power, 1))
+        power = jnp.sum(jnp.abs(again) ** 2)
+        return x * (jnp.sum(jnp.real(jnp.conj(again) * y)) / jnp.where(power > 0, power, 1))
     # Counting noise depends on the image, which is not known yet.
     variance = jnp.square(noise.read_sigma).astype(y.dtype)
     if isinstance(A, Blockwise):

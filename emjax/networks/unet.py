@@ -88,7 +88,7 @@ class UNet(nnx.Module):
     def __call__(self, x: Array, bias: Array | None = None) -> Array:
         """`bias`, `(widths[0],)`, is added after the head."""
         x = self.head(x)
-        x = x if bias is None else x + bias
+        x = x if bias is None else x + bias.astype(x.dtype)
         skips = []
         for level, blocks in enumerate(self.down_blocks):
             for block in blocks:

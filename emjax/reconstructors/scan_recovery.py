@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class ScanRecovery(Reconstructor):
     """`ScanRecovery(network)`: sparse, noisy scans by an `emjax.networks.ScanNetwork`.
 
-    level, contrast: mean and standard deviation of the image; read_sigma: its noise. Where they are None they come from
-    the scan: the noise by `estimate_noise` unless the call says it. That takes the finest texture for noise; a scan that
-    is known to have none is recovered closer to what was measured with `noise=Noise()`.
+    level, contrast: mean and standard deviation of the image; read_sigma: its noise. Where they are None they come
+    from the scan: the noise by `estimate_noise` unless the call says it. That takes the finest texture for noise; a
+    scan that is known to have none is recovered closer to what was measured with `noise=Noise()`.
     """
 
     network: "ScanNetwork | Any"

@@ -67,7 +67,8 @@ class PCG:
         scale = level + d
         return Plan(problem, C, d.astype(rhs.dtype), mean, rhs, (1 / jnp.where(scale > 0, scale, 1)).astype(rhs.dtype))
 
-    def _apply(self, plan: Plan, c: Array) -> Array:
+    def apply(self, plan: Plan, c: Array) -> Array:
+        """The symmetric system, of coefficients."""
         data = plan.problem.least_squares
         x = plan.C.adjoint(c)
         diagonal = data.gram_diagonal()
@@ -79,7 +80,7 @@ class PCG:
         return self._from(plan, c)
 
     def _from(self, plan: Plan, c: Array) -> State:
-        residual = plan.rhs - self._apply(plan, c)
+        residual = plan.rhs - self.apply(plan, c)
         direction = plan.inverse * residual
         return State(c, residual, direction, _dot(residual, direction))
 
@@ -88,7 +89,7 @@ class PCG:
         return self._from(plan, state.c)
 
     def step(self, plan: Plan, state: State, last: Any = False) -> State:
-        applied = self._apply(plan, state.direction)
+        applied = self.apply(plan, state.direction)
         curvature = _dot(state.direction, applied)
         alive = (curvature > 0) & (state.rz > 0)
         alpha = jnp.where(alive, state.rz / jnp.where(alive, curvature, 1), 0)
@@ -103,7 +104,7 @@ class PCG:
 
     def plain(self, plan: Plan, point: Array, state: State) -> Array:
         """Adds the residual: one minus its derivative is the symmetric system."""
-        return point + plan.rhs - self._apply(plan, point)
+        return point + plan.rhs - self.apply(plan, point)
 
     def precondition(self, plan: Plan, residual: Array) -> Array:
         return plan.inverse * residual

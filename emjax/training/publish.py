@@ -6,10 +6,12 @@ averaged parameters as they were trained, to train on from.
 
 import json
 import math
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import jax
+
+import emjax
 from emjax.training import parameters as par
 from emjax.training.recipe import FOLDER, Recipe, Source
 
@@ -55,7 +57,7 @@ def card(network: Any, recipe: Recipe, scores: dict[str, float], steps: int, dev
         f"| steps | {steps:,} of {data.batch} patches of {data.crop} x {data.crop} pixels, {run.compute} |",
         f"| device | {', '.join(f'{devices.count(d)} x {d}' for d in dict.fromkeys(devices))} |",
         f"| command | `{command}` |",
-        f"| versions | emjax {version('emjax')}, JAX {version('jax')} |",
+        f"| versions | emjax {emjax.__version__}, JAX {jax.__version__} |",
         "",
         "## Data",
         "",

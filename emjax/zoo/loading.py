@@ -30,7 +30,8 @@ def load(name: str | os.PathLike[str], /, **settings: Any) -> Any:
     known = files.entry(text)
     if known.reconstructor is None:
         raise ValueError(
-            f"{text} is a network ({known.kind}) that recovers nothing by itself; emjax.zoo.network({text!r}) gives it"
+            f"{text} is a network ({known.kind}) that recovers nothing by itself; emjax.zoo.network({text!r}) gives "
+            "it, and emjax.denoisers.NetworkDenoiser makes a denoiser for plug-and-play of one that denoises"
         )
     cls = wrapper(known.reconstructor)
     fields = [f.name for f in dataclasses.fields(cls) if f.name != "network"]

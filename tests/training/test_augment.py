@@ -11,6 +11,7 @@ from emjax.training.augment import augment, random_crops, symmetry
 RNG = np.random.default_rng(0)
 PICTURES = [RNG.integers(0, 256, size, np.uint8) for size in ((20, 31), (9, 8), (40, 11))]
 crops = jax.jit(random_crops, static_argnums=(2, 3, 4))
+change = jax.jit(augment, static_argnums=(2, 3))
 
 
 def found(patch: np.ndarray, picture: np.ndarray) -> bool:
@@ -18,7 +19,7 @@ def found(patch: np.ndarray, picture: np.ndarray) -> bool:
     return bool((windows == patch).all((-1, -2)).any())
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("dtype", [np.uint8, pytest.param(np.uint16, marks=pytest.mark.slow)])
 def test_patches_are_windows_of_the_images(dtype: type) -> None:
     pictures = [p.astype(dtype) for p in PICTURES]
     white = np.iinfo(dtype).max
@@ -32,17 +33,19 @@ def test_images_are_drawn_by_weight_and_pixels_and_all_places_are_reached() -> N
     patches = crops(jax.random.key(1), Images.pack(flat, [1, 1, 2]), 4, 20_000)
     shares = [float(jnp.mean(jnp.abs(patches[:, 0, 0] - grey / 255) < 1e-3)) for grey in (51, 102, 204)]
     np.testing.assert_allclose(shares, np.array([64, 128, 384]) / 576, atol=0.015)
-    ramp = np.arange(30, dtype=np.uint8).reshape(5, 6)
-    corners = np.rint(np.asarray(crops(jax.random.key(2), Images.pack([ramp]), 4, 200))[:, 0, 0] * 255)
-    assert set(corners) == {0, 1, 2, 6, 7, 8}
+    ramp = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    patches = crops(jax.random.key(2), Images.pack([ramp, *flat[1:]], [9, 1e-6, 1e-6]), 4, 20_000)
+    corners = np.rint(np.asarray(patches)[:, 0, 0] * 255)
+    assert set(corners) == {8 * i + j for i in range(5) for j in range(5)}
 
 
 def test_binned_patches_are_means_and_only_of_images_large_enough() -> None:
     board = np.where(np.indices((12, 12)).sum(0) % 2, 255, 0).astype(np.uint8)
-    patches = crops(jax.random.key(0), Images.pack([board]), 6, 400, 0.5)
-    even = jnp.all(jnp.abs(patches - 0.5) < 1e-6, axis=(1, 2))
-    assert 0.4 < float(jnp.mean(even)) < 0.6
-    assert not bool(jnp.any(jnp.isclose(crops(jax.random.key(0), Images.pack([board]), 7, 50, 1.0), 0.5)))
+    flat = board.reshape(9, 16)  # not high enough
+    patches = np.asarray(crops(jax.random.key(0), Images.pack([board]), 6, 400, 0.5))
+    even = np.all(np.abs(patches - 0.5) < 1e-6, axis=(1, 2))
+    assert 0.4 < np.mean(even) < 0.6
+    assert not np.isclose(crops(jax.random.key(0), Images.pack([flat]), 6, 400, 0.5), 0.5).any()
 
 
 def test_the_eight_symmetries_are_those_of_the_square() -> None:
@@ -54,13 +57,26 @@ def test_the_eight_symmetries_are_those_of_the_square() -> None:
 
 def test_grey_changes_stay_in_range_and_follow_the_key() -> None:
     how = Augmentation(gain=0.5, offset=0.3, gamma=1.0, inversion=0.5)
-    change = jax.jit(lambda key, x: augment(key, x, how))
-    x = jnp.asarray(RNG.random((50, 6, 6)), jnp.float32).at[0].set(0).at[1].set(1)
-    y = change(jax.random.key(3), x)
-    assert y.shape == x.shape and float(y.min()) >= 0 and float(y.max()) <= 1
-    np.testing.assert_array_equal(y, change(jax.random.key(3), x))
-    assert float(jnp.abs(y - change(jax.random.key(4), x)).mean()) > 0.05
-    nothing = augment(jax.random.key(0), x, Augmentation(symmetries=False))
-    np.testing.assert_array_equal(nothing, x)
-    inverted = augment(jax.random.key(0), x, Augmentation(symmetries=False, inversion=1.0))
+    x = RNG.random((50, 6, 6)).astype(np.float32)
+    x[0], x[1] = 0, 1
+    y, again, other = (np.asarray(change(jax.random.key(seed), x, how)) for seed in (3, 3, 4))
+    assert y.shape == x.shape and y.min() >= 0 and y.max() <= 1
+    np.testing.assert_array_equal(y, again)
+    assert np.abs(y - other).mean() > 0.05
+    np.testing.assert_array_equal(change(jax.random.key(0), x, Augmentation(symmetries=False)), x)
+    inverted = change(jax.random.key(0), x, Augmentation(symmetries=False, inversion=1.0))
     np.testing.assert_array_equal(inverted, 1 - x)
+
+
+def test_scans_keep_their_gaps_and_are_not_clipped() -> None:
+    how = Augmentation(gain=0.5, offset=0.3, inversion=0.5)
+    x = (0.5 + 2 * RNG.standard_normal((20, 6, 6))).astype(np.float32)
+    x[RNG.random(x.shape) < 0.5] = np.nan
+    y = np.asarray(change(jax.random.key(1), x, how, False))
+    for before, after in zip(x, y, strict=True):
+        turned = [np.rot90(z, k) for z in (before, before.T) for k in range(4)]
+        (one,) = [z for z in turned if np.array_equal(np.isnan(z), np.isnan(after))]
+        seen = np.isfinite(after)
+        slope, shift = np.polyfit(one[seen], after[seen], 1)
+        assert 0.5 <= abs(slope) <= 1.5
+        np.testing.assert_allclose(after[seen], slope * one[seen] + shift, atol=1e-4)

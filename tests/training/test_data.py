@@ -8,7 +8,8 @@ import pytest
 import tifffile
 
 from emjax.training import Images, read_images
-from emjax.training.recipe import Data, Source
+from emjax.training.data import scanned
+from emjax.training.recipe import Data, Scanned, Source
 
 RNG = np.random.default_rng(0)
 STACK = RNG.integers(0, 256, (4, 24, 30), np.uint8)
@@ -91,3 +92,38 @@ def test_files_need_a_folder_and_images_a_common_type() -> None:
         Images.pack([DEEP, STACK[0]])
     with pytest.raises(ValueError, match="got none"):
         Images.pack([])
+
+
+def test_sets_become_scans_of_random_pixels_and_the_truth_stays_behind(folder: Path) -> None:
+    large = RNG.integers(0, 65536, (2, 200, 300), np.uint16)
+    tifffile.imwrite(folder / "large.tif", large, photometric="minisblack")
+    scan = Scanned(0.3, 0.1, seed=4)
+    data = table(Source("large.tif", scan=scan), Source("set/stack.tif", scan=Scanned(1.0)))
+    train, validation = read_images(data, folder)
+    assert train.pixels.dtype == np.float16 and train.white == 1 and validation.pixels.dtype == np.uint8
+    first, second, *rest = unpacked(train)
+    for number, got in enumerate((first, second)):
+        image = large[number]
+        seen = np.isfinite(got)
+        assert abs(seen.mean() - 0.3) < 0.01
+        noise = got[seen] - image[seen] / 65535
+        assert abs(noise.mean()) < 0.005 and abs(noise.std() - 0.1) < 0.005
+        assert np.nanmin(got) < 0 and np.nanmax(got) > 1  # nothing is clipped
+        np.testing.assert_array_equal(got, scanned(np.where(seen, image, 7), scan, number))
+    assert np.any(np.isfinite(first) != np.isfinite(second))
+    np.testing.assert_allclose(np.stack(rest), STACK / 255, atol=1e-3)
+    again, _ = read_images(data, folder)
+    np.testing.assert_array_equal(again.pixels, train.pixels)
+    other = dataclasses.replace(data.train[0], scan=Scanned(0.3, 0.1, seed=5))
+    assert np.any(np.isfinite(unpacked(read_images(table(other), folder)[0])[0]) != np.isfinite(first))
+
+
+def test_one_cache_serves_images_and_scans(folder: Path) -> None:
+    whole, cache = table(Source("set/stack.tif")), folder / "cache.npz"
+    read_images(whole, folder, cache)
+    blind = table(Source("set/stack.tif", scan=Scanned(0.5, 0.1)))
+    from_cache, from_files = (read_images(blind, *where)[0] for where in ((None, cache), (folder,)))
+    np.testing.assert_array_equal(from_cache.pixels, from_files.pixels)
+    second = folder / "second.npz"
+    read_images(blind, folder, second)
+    np.testing.assert_array_equal(read_images(whole, None, second)[0].pixels, STACK.ravel())

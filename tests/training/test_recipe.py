@@ -45,6 +45,12 @@ def with_(path: str, value: object) -> dict:
         ("data.train", [{}], r"data.train\[0\] needs either files or phantom"),
         ("data.train", [{"files": "a", "wieght": 2}], r"\[data.train\[0\]\] has no key 'wieght'"),
         ("data.augment.gain", 2, "data.augment.gain is a number in"),
+        ("data.train", [{"files": "a", "scan": {}}], r"\[data.train\[0\].scan\] lacks the key 'ratio'"),
+        ("data.train", [{"files": "a", "scan": {"ratio": 0}}], r"data.train\[0\].scan.ratio is a share"),
+        ("data.train", [{"files": "a", "scan": {"ratio": 0.5, "noise": -1}}], r"data.train\[0\].scan.noise is"),
+        ("data.train", [{"files": "a", "scan": {"ratio": 1, "seed": -1}}], r"data.train\[0\].scan.seed is"),
+        ("data.train", [{"files": "a", "scan": {"ratio": 1}}, {"files": "b"}], r"data.train\[1\] has no scan"),
+        ("data.validation", [{"files": "a", "scan": {"ratio": 1}}], r"data.validation\[0\].scan: validation"),
         ("optimiser.learning_rate", -1, "optimiser.learning_rate"),
         ("optimiser.ema", 1, "optimiser.ema"),
         ("run.compute", "float16", "run.compute"),
@@ -63,16 +69,35 @@ def test_a_wrong_recipe_is_an_error_that_names_the_key(path: str, value: object,
     [
         ("network.kind", "nonet", r"\[network\] of r: unknown network 'nonet'"),
         ("network.widht", 3, r"\[network\] of r: .*widht"),
-        ("task.kind", "notask", r"\[task\] of r: unknown task 'notask'; there are denoise"),
+        ("task.kind", "notask", r"\[task\] of r: unknown task 'notask'; there are block, denoise"),
         ("task.sgima", 3, r"\[task\] has no key 'sgima'"),
         ("task.sigma", [0.2, 0.1], "task.sigma"),
         ("task.sigma", [0.2], "task.sigma is a list of 2"),
         ("task.loss_name", "l7", "task.loss_name"),
+        ("task", {"kind": "scan", "patterns": ["swirl"]}, "task.patterns: unknown scan pattern 'swirl'"),
+        ("task", {"kind": "scan", "pattern_weights": [1.0]}, "task.pattern_weights has one weight"),
+        ("task", {"kind": "scan", "seen": [0.5, 1.0]}, "task.seen is two shares"),
+        ("task", {"kind": "scan", "test_ratios": [0.0]}, "task.test_ratios are shares"),
     ],
 )
 def test_a_wrong_network_or_task_is_an_error_that_names_it(path: str, value: object, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         build(parse_recipe(with_(path, value), "r"))
+
+
+@pytest.mark.parametrize("key", ["gamma", "binning"])
+def test_scans_allow_no_changes_of_their_noise(key: str) -> None:
+    table = with_("data.train", [{"files": "a", "scan": {"ratio": 0.5}}])
+    table["data"]["augment"] = {key: 0.1}
+    with pytest.raises(ValueError, match=f"data.augment.{key} would change the noise"):
+        parse_recipe(table, "r")
+
+
+def test_scans_and_images_go_to_tasks_that_take_them() -> None:
+    with pytest.raises(ValueError, match=r"learns from whole images, and data.train gives scans"):
+        build(parse_recipe(with_("data.train", [{"files": "a", "scan": {"ratio": 0.5}}]), "r"))
+    with pytest.raises(ValueError, match=r"learns from scans, and data.train gives whole images"):
+        build(parse_recipe(with_("task", {"kind": "scan", "truth": False}), "r"))
 
 
 def test_names_and_files_of_recipes(tmp_path: Path) -> None:

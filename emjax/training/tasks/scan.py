@@ -66,6 +66,13 @@ class Scan(Task):
             raise ValueError(f"task.noise is two noise levels, 0 or above and rising, got {self.noise}")
         if not 0 < self.seen[0] <= self.seen[1] < 1:
             raise ValueError(f"task.seen is two shares of the measured pixels, in (0, 1) and rising, got {self.seen}")
+        if not self.sigma >= 0 or not all(n >= 0 for n in self.test_noise):
+            raise ValueError(f"task.sigma and task.test_noise are 0 or above, got {self.sigma} and {self.test_noise}")
+        if not self.test_ratios or not all(0 < r <= 1 for r in self.test_ratios) or not self.test_noise:
+            raise ValueError(
+                f"task.test_ratios are shares of pixels, in (0, 1], at least one, and one or more task.test_noise; got "
+                f"{self.test_ratios} and {self.test_noise}"
+            )
         for name in ("clean", "counting"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"task.{name} is a share of the patches, in [0, 1], got {getattr(self, name)}")
@@ -139,6 +146,8 @@ class Scan(Task):
         others = [p for p in self.patterns if p != "random"]
         if not others:
             return mask
+        if max(h, w) > bank.shape[-1]:
+            raise ValueError(f"data.crop is at most {bank.shape[-1]} for other patterns than random, got {max(h, w)}")
         # The bank is sorted by pattern; its copies of a pattern are equally likely.
         share = jnp.repeat(jnp.asarray([weights[p] for p in others]), len(bank) // len(others))
         which = jax.random.choice(keys[2], len(bank), (batch,), p=share / jnp.sum(share))
