@@ -88,9 +88,6 @@ def test_it_learns(vae: Any) -> None:
     likelihood = parts["error"] / (2 * parts["sigma"] ** 2) + jnp.log(parts["sigma"])
     np.testing.assert_allclose(values[-1], likelihood + divergence, rtol=1e-4)  # beta is 1 by now
     assert values[-1] < values[0] - 0.1
-    task = TASKS["vae"].from_recipe({"zoom": 2.0}, None)
-    gradient = jax.jit(jax.grad(lambda s: task.loss(nnx.merge(graph, s), images, jax.random.key(4), jnp.ones(()))[0]))
-    assert all(bool(jnp.all(jnp.isfinite(g))) for g in jax.tree.leaves(gradient(state)))
     found = jax.jit(lambda s: task.evaluate(nnx.merge(graph, s), images, jax.random.key(1)))(state)
     assert set(found) == {"psnr", "psnr_encoder", "psnr_floor"}
     assert found["psnr_floor"] >= found["psnr_encoder"] - 0.01 > 15
