@@ -20,8 +20,8 @@ N, K, M = 8, 3, 20
 def vae() -> Any:
     network = build("vae", {"side": N, "latent": K, "width": 6, "encoder": 5}, 0)
     assert isinstance(network, VAE)
-    network.linear.kernel[...] = 0.1 * jax.random.normal(jax.random.key(1), (K, N * N))
-    network.correction.kernel[...] = 0.3 * jax.random.normal(jax.random.key(2), (6, N * N))
+    network.linear.kernel[...] = 0.3 * jax.random.normal(jax.random.key(1), (K, N * N))
+    network.correction.kernel[...] = 0.1 * jax.random.normal(jax.random.key(2), (6, N * N))
     return network
 
 
@@ -44,7 +44,7 @@ def error(A: Any, x: jax.Array, y: jax.Array) -> np.ndarray:
 
 def test_a_linear_decoder_has_its_closed_form(linear: Any, A: Dense) -> None:
     """`z = (B.T B + w)^-1 B.T (y - A c)` for `B = A W`: ridge regression, with the weight given and the automatic."""
-    W, c = np.asarray(linear.linear.kernel[...], np.float64).T, np.full(N * N, 0.5)
+    W, c = np.asarray(linear.decode(jnp.eye(K)) - 0.5, np.float64).reshape(K, -1).T, np.full(N * N, 0.5)
     H = np.asarray(A.matrix, np.float64)
     y = H @ (c + W @ [1.0, -0.5, 0.2]) + 0.1 * np.random.default_rng(0).standard_normal(M)
     recon = Generative(linear, weight=0.3, restarts=2)
