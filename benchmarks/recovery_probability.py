@@ -38,6 +38,7 @@ import numpy as np
 from scipy.optimize import minimize
 from sparse_scans import CROPS, earlier_report, find_folder, load_crop
 
+import emjax
 from emjax.acquisition import phantom
 from emjax.operators import Dense, Wavelet
 from emjax.reconstructors import (
@@ -113,6 +114,7 @@ PATCHES: dict[str, Callable[[Setting], Any]] = {
     "OMP, k = M / 4": lambda s: OMP(_share(s), transform=wavelet()),
     "HTP, k = M / 4": lambda s: HTP(_share(s), transform=wavelet()),
     "AMP, wavelets": lambda s: AMP(WaveletThreshold(), iterations=60, damping=0.9),
+    "CSGM, learned": lambda s: emjax.load("csgm-vae", restarts=2, steps=300),
 }
 
 

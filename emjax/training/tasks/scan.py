@@ -38,7 +38,8 @@ class Scan(Task):
     of scan patterns, drawn with `pattern_weights`. misjudged: standard deviation of the relative error of the noise
     level and of the contrast that the network is told. loss: "psnr" (the mean of the logarithms of the patches' mean
     squared errors, which is what a mean PSNR measures), "mse" or "l1". test_ratios, test_noise: of the validation.
-    truth, seen: without truth, the shares of the measured pixels that the network sees, and `sigma` their noise.
+    truth, seen: without truth, the shares of the measured pixels that the network sees, and `sigma` their noise; added:
+    more noise, drawn from this range, for what it sees.
     """
 
     ratio: tuple[float, float] = (0.05, 0.6)
@@ -54,6 +55,7 @@ class Scan(Task):
     truth: bool = True
     seen: tuple[float, float] = (0.5, 0.95)
     sigma: float = 0.05
+    added: tuple[float, float] = (0.0, 0.0)
 
     @property
     def scans(self) -> bool:
@@ -73,6 +75,8 @@ class Scan(Task):
                 f"task.test_ratios are shares of pixels, in (0, 1], at least one, and one or more task.test_noise; got "
                 f"{self.test_ratios} and {self.test_noise}"
             )
+        if not 0 <= self.added[0] <= self.added[1]:
+            raise ValueError(f"task.added is two noise levels, 0 or above and rising, got {self.added}")
         for name in ("clean", "counting"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"task.{name} is a share of the patches, in [0, 1], got {getattr(self, name)}")
@@ -108,14 +112,18 @@ class Scan(Task):
     def _split_loss(
         self, network: Any, scans: Float[Array, "batch h w"], key: PRNGKeyArray
     ) -> tuple[Array, dict[str, Array]]:
-        share_key, split_key = jax.random.split(key)
+        share_key, split_key, level_key, noise_key = jax.random.split(key, 4)
         mask = jnp.isfinite(scans)
         y = jnp.where(mask, scans, 0)
         share = jax.random.uniform(share_key, (len(scans), 1, 1), minval=self.seen[0], maxval=self.seen[1])
         seen = mask & (jax.random.uniform(split_key, scans.shape) < share)
         rest = mask & ~seen
         w = seen.astype(y.dtype)
-        x = network(y * w, PixelSampling(w), Noise(0.0, jnp.full(len(y), self.sigma)))
+        # More noise than the scans have, so that the network meets other shares of noise in the contrast than theirs.
+        more = jax.random.uniform(level_key, (len(y), 1, 1), minval=self.added[0], maxval=self.added[1])
+        noisier = y + more * jax.random.normal(noise_key, y.shape)
+        told = Noise(0.0, jnp.sqrt(self.sigma**2 + more[:, 0, 0] ** 2))
+        x = network(noisier * w, PixelSampling(w), told)
         error = jnp.sum(jnp.where(rest, jnp.square(x - y), 0), (1, 2)) / jnp.maximum(jnp.sum(rest, (1, 2)), 1)
         # The noise of the held-out pixels is in the score: in a logarithm it would count by how little there is left.
         return jnp.mean(error), {"held_out": jnp.mean(error)}
