@@ -47,7 +47,7 @@ def colour(name: str) -> str:
     return next(c for key, c in COLOURS.items() if name.lower().startswith(key))
 
 
-def style() -> dict[str, Any]:
+def style() -> Any:
     return {
         "font.size": 10,
         "text.color": INK,
@@ -68,14 +68,14 @@ def save(figure: Any, path: Path) -> None:
     plt.close(figure)
 
 
-def clock(value: float, _: int = 0) -> str:
+def clock(value: float, _: float = 0) -> str:
     """Seconds as people say them."""
     return f"{1000 * value:g} ms" if value < 1 else f"{value:g} s"
 
 
 def draw_time(report: dict[str, Any], path: Path) -> bool:
     """A mark a method: mean PSNR over the images against the time of one; False without both parts."""
-    size = report["settings"]["speed"]["sizes"][-1]
+    size, cores = report["settings"]["speed"]["sizes"][-1], report["environment"]["cpus"]
     rows = {(row["ratio"], row["noise"]): row["methods"] for row in report["summary"]["quality"]}
     panels = []
     for ratio, noise in report["settings"]["speed"]["scans"]:
@@ -95,7 +95,7 @@ def draw_time(report: dict[str, Any], path: Path) -> bool:
             _marks(axis, points)
             title = f"{ratio:.0%} of the pixels, " + (f"noise {noise:g}" if noise else "no noise")
             axis.set_title(title, loc="left", fontsize=11, fontweight="bold")
-            axis.set_xlabel(f"time of one image of {size}² pixels, 2 CPU cores (logarithmic)")
+            axis.set_xlabel(f"time of one image of {size}² pixels, {cores} CPU cores (logarithmic)")
         np.atleast_1d(axes)[0].set_ylabel("PSNR, mean of seven EM images (dB)")
         save(figure, path)
     return True
@@ -107,7 +107,7 @@ def _marks(axis: Axes, points: dict[str, tuple[float, float]]) -> None:
     times = [t for t, _ in points.values()]
     axis.set_xlim(min(times) / 2, max(times) * 4.5)
     low, high = (f(p for _, p in points.values()) for f in (min, max))
-    axis.set_ylim(low - 0.12 * (high - low), high + 0.14 * (high - low))
+    axis.set_ylim(low - 0.17 * (high - low), high + 0.14 * (high - low))
     axis.xaxis.set_major_formatter(clock)
     axis.grid(True, which="major")
     for text, (x, y) in points.items():
@@ -131,8 +131,8 @@ def _marks(axis: Axes, points: dict[str, tuple[float, float]]) -> None:
     renderer: Any = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     taken = [axis.transData.transform(p) for p in points.values()]
     boxes: list[Any] = []
-    places = (((9, 0), "left", "center"), ((0, -9), "center", "top"), ((0, 9), "center", "bottom"))
-    places += (((-9, 0), "right", "center"),)
+    right, left = ((9, 0), "left", "center"), ((-9, 0), "right", "center")
+    places = [right, ((0, -9), "center", "top"), ((0, 9), "center", "bottom"), left]
     for text, point in points.items():
         for offset, across, up in places:
             note = axis.annotate(

@@ -87,7 +87,8 @@ def side_by_side(truth: np.ndarray, ratio: float, noise: float, batch: int | Non
     y, A = scans(truth, ratio, noise, batch)
     methods = METHODS if batch is None else BATCHED
     runs = {method: recovery(method, y, A, noise) for method in methods}
-    first, found = {}, {}
+    first: dict[str, float] = {}
+    found: dict[str, dict[str, Any]] = {}
     for method, run in runs.items():
         first[method], x = seconds(run, y, A)
         quality = float(jnp.mean(psnr(x, jnp.broadcast_to(jnp.asarray(truth), x.shape))))

@@ -72,8 +72,8 @@ def quality(runs: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, 
     """One row a ratio and noise."""
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, methods in runs.items():
-        image, ratio, noise = name.split(", ")
-        groups.setdefault((float(noise.split()[1]), float(ratio.split()[1])), {})[image] = methods
+        image, at, with_noise = name.split(", ")
+        groups.setdefault((float(with_noise.split()[1]), float(at.split()[1])), {})[image] = methods
     rows = []
     for (noise, ratio), entries in sorted(groups.items()):
         keys = list(dict.fromkeys(key for methods in entries.values() for key in methods))
@@ -115,8 +115,8 @@ def patterns(runs: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str,
     """One row a ratio and pattern; costs against random scans."""
     groups: dict[tuple[float, str], list[dict[str, Any]]] = {}
     for name, found in runs.items():
-        kind, _, ratio, _ = name.split(", ")
-        groups.setdefault((float(ratio.split()[1]), kind), []).append(found)
+        kind, _, at, _ = name.split(", ")
+        groups.setdefault((float(at.split()[1]), kind), []).append(found)
     rows = []
     for (ratio, kind), group in sorted(groups.items(), key=lambda item: item[0][0]):
         row: dict[str, Any] = {"ratio": ratio, "pattern": kind, "trained": kind in TRAINED, "images": len(group)}
