@@ -1,5 +1,6 @@
 """The two pictures of learned_vs_iterative.py: quality against time and against the share of pixels."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,12 @@ def style() -> Any:
     }
 
 
+def count(rows: Iterable[dict[str, Any]]) -> str:
+    """The number of images that the means are taken over."""
+    most = max(m["images"] for methods in rows for m in methods.values())
+    return {2: "two", 7: "seven"}.get(most, str(most))
+
+
 def save(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150, facecolor="white")
@@ -96,7 +103,7 @@ def draw_time(report: dict[str, Any], path: Path) -> bool:
             title = f"{ratio:.0%} of the pixels, " + (f"noise {noise:g}" if noise else "no noise")
             axis.set_title(title, loc="left", fontsize=11, fontweight="bold")
             axis.set_xlabel(f"time of one image of {size}² pixels, {cores} CPU cores (logarithmic)")
-        np.atleast_1d(axes)[0].set_ylabel("PSNR, mean of seven EM images (dB)")
+        np.atleast_1d(axes)[0].set_ylabel(f"PSNR, mean of {count(rows.values())} EM images (dB)")
         save(figure, path)
     return True
 
@@ -192,7 +199,7 @@ def draw_ratio(report: dict[str, Any], path: Path) -> bool:
             column[1].minorticks_off()
             column[1].set_xlabel("pixels measured")
             column[1].set_ylim(-2.0, 1.2)
-        axes[0][0].set_ylabel("PSNR, mean of seven EM images (dB)")
+        axes[0][0].set_ylabel(f"PSNR, mean of {count(row['methods'] for row in rows)} EM images (dB)")
         axes[1][0].set_ylabel("gain over spectral (dB)")
         handles, labels = axes[0][0].get_legend_handles_labels()
         texts = [t if t.startswith("scan-") or t == "linear" else f"{t}, best possible weight" for t in labels]
