@@ -6,8 +6,9 @@ Five parts, each a question:
   the Fourier ring correlation's resolution (threshold 0.5 against the truth, in pixels) of the scan networks, with the
   noise told and estimated from the scan, and of the classical methods with weights from the scan (automatic) and by an
   oracle (sparse_scans.py; where its results hold the weight for a draw, the recovery is made with that weight; draws 1
-  and 2 take the oracle's weight of draw 0). `tgv` and `pnp` on two crops. Three draws for the networks and `spectral`,
-  one for the others. Gains are over the classical method that is best on the mean, with its oracle's weight.
+  and 2 take the oracle's weight of draw 0). `pnp` and, at 10 and 25 %, `tgv` on two crops. Three draws for the networks
+  and `spectral`, one for the others. Gains are over the classical method that is best on the mean, with its oracle's
+  weight.
 - patterns: all scan patterns, with gains over `spectral` (automatic) on the same scan; the networks were trained on
   random, jittered, line-hop and spiral scans. What a pattern costs is the gain on random scans less the gain on it.
 - unseen: kinds of images that were not trained on: coatings and superalloys (nasa-micronet-sem, test parts) and the
@@ -68,7 +69,7 @@ RATIOS, NOISES = (0.10, 0.25, 0.50, 0.05, 0.60), (0.0, 0.05)  # those that a bar
 METHODS = ("scan-compact, told", "spectral, automatic", "spectral, oracle", "scan-full, told")
 REST = ("scan-compact, estimated", "linear", "tv, automatic", "tv, oracle", "wavelet, automatic", "wavelet, oracle")
 LAST = ("scan-full, estimated",)
-FEW, FEW_IMAGES = ("pnp, automatic", "tgv, automatic"), ("rat7", "fibsem-191")
+FEW, FEW_IMAGES = {"pnp, automatic": RATIOS, "tgv, automatic": (0.10, 0.25)}, ("rat7", "fibsem-191")  # slow ones
 SEEDS = (0, 1, 2)
 MANY = (*NETWORKS, "spectral")  # take all draws
 PATTERN_IMAGES, PATTERN_RATIOS, PATTERN_NOISE = ("rat7", "rat8", "fibsem-191"), (0.10, 0.25), 0.05
@@ -203,7 +204,8 @@ def plan(quick: bool) -> dict[str, Any]:
     stages = [(key, case) for case in cases for key in METHODS]
     for rest in (REST,) if quick else (REST, LAST):
         stages += [(key, case) for case in cases for key in rest]
-    stages += [(key, case) for key in (() if quick else FEW) for case in cases if case[0] in FEW_IMAGES]
+    few = [case for case in cases if case[0] in FEW_IMAGES and not quick]
+    stages += [(key, case) for key, ratios in FEW.items() for case in few if case[1] in ratios]
     unseen = [f"{STEM}: {k}" for k in (partial_stem.IMAGES[:1] if quick else partial_stem.IMAGES)]
     other = [
         (f"{kind}: {Path(file).stem}", ratio, noise)
