@@ -102,11 +102,11 @@ def quality(runs: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, 
         judged = [row for row in rows if f"{name}, told" in row.get("gains", {})]
         central = [row["gains"][f"{name}, told"]["mean"] for row in judged if row["ratio"] in GAIN_RATIOS]
         if central:
-            text = f"{name} over the best classical method with its oracle's weight, 10 to 50 %: mean gain, dB"
+            text = f"{name}, noise told, over the best classical method with its oracle's weight, 10 to 50 %: mean, dB"
             bars.append(bar(text, mean(central), "at least", limit))
             least = min(judged, key=lambda row: row["gains"][f"{name}, told"]["mean"])
             where = f"{least['ratio']:.0%}, noise {least['noise']:g}"
-            text = f"{name} over the same: least mean gain of a ratio and noise ({where}), dB"
+            text = f"{name}, noise told, over the same: least mean of a ratio and noise ({where}), dB"
             bars.append(bar(text, least["gains"][f"{name}, told"]["mean"], "at least", 0.0))
     return rows, bars
 
