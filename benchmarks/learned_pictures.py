@@ -195,9 +195,9 @@ def draw_ratio(report: dict[str, Any], path: Path) -> bool:
             column[0].set_title(text, loc="left", fontsize=11, fontweight="bold")
             column[1].set_xscale("log")
             ticks = [row["ratio"] for row in group]
-            column[1].set_xticks(ticks, [f"{r:.0%}" for r in ticks])
+            column[1].set_xticks(ticks, [f"{100 * r:.0f}" for r in ticks])
             column[1].minorticks_off()
-            column[1].set_xlabel("pixels measured")
+            column[1].set_xlabel("pixels measured (%)")
             column[1].set_ylim(-2.0, 1.2)
         axes[0][0].set_ylabel(f"PSNR, mean of {count(row['methods'] for row in rows)} EM images (dB)")
         axes[1][0].set_ylabel("gain over spectral (dB)")
