@@ -184,15 +184,28 @@ def divided(y: Array, mask: Array) -> tuple[Array, Array]:
 def statistics(z: Array, w: Array, noise: Noise | None = None) -> tuple[Array, Array]:
     """Mean and standard deviation of the image behind measured pixels `z` `(*batch, h, w)`, free of known noise.
 
-    At least a tenth of the deviation of the pixels themselves, so that noise alone is not blown up.
+    Where the beam hardly was, z is noise of any size, `sigma / w`: pixels count by `w^2 / (w^2 + sigma^2 / s^2)`, s the
+    contrast by weights w^2 first. At least a tenth of the deviation of the pixels themselves, so that noise alone is
+    not blown up.
     """
-    seen = (w > 0).astype(z.dtype)
-    count = jnp.maximum(jnp.sum(seen, (-2, -1)), 1)
-    level = jnp.sum(seen * z, (-2, -1)) / count
-    spread = jnp.sum(seen * jnp.square(z - level[..., None, None]), (-2, -1)) / count
+    if noise is None:
+        return _moments(z, w, (w > 0).astype(z.dtype), None)
+    squares = jnp.square(w).astype(z.dtype)
+    _, contrast = _moments(z, w, squares, noise)
+    relative = (noise.read_sigma / contrast) ** 2
+    total = squares + relative[..., None, None].astype(z.dtype)
+    return _moments(z, w, squares / jnp.where(total > 0, total, 1), noise)
+
+
+def _moments(z: Array, w: Array, trust: Array, noise: Noise | None) -> tuple[Array, Array]:
+    """Level and contrast by pixels that count by `trust`."""
+    total = jnp.sum(trust, (-2, -1))
+    total = jnp.where(total > 0, total, 1)
+    level = jnp.sum(trust * z, (-2, -1)) / total
+    spread = jnp.sum(trust * jnp.square(z - level[..., None, None]), (-2, -1)) / total
     own = jnp.zeros_like(spread)
     if noise is not None:
-        read = jnp.sum(seen / jnp.square(jnp.where(w > 0, w, 1)), (-2, -1)) / count * noise.read_sigma**2
+        read = jnp.sum(trust / jnp.square(jnp.where(w > 0, w, 1)), (-2, -1)) / total * noise.read_sigma**2
         own = (read + noise.gain * jnp.maximum(level, 0)).astype(z.dtype)
     floor = 1e-5 * (jnp.square(level) + 1e-8)  # a constant image
     return level, jnp.sqrt(jnp.maximum(spread - own, 0.01 * spread) + floor)

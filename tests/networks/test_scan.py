@@ -51,6 +51,16 @@ def test_tiles_are_the_whole_image(name: str) -> None:
     assert np.ptp(whole) > 0.1
 
 
+def test_pixels_that_the_beam_hardly_saw_do_not_tell_the_grey_scale() -> None:
+    mask = np.random.default_rng(0).uniform(0.001, 0.5, (128, 128))  # at 0.001, y / w is noise of 50
+    i, j = np.indices(mask.shape)
+    image = 0.5 + 0.2 * np.sin(i / 7) + 0.2 * np.cos((i + j) / 5)
+    y = mask * image + 0.05 * np.random.default_rng(1).standard_normal(mask.shape)
+    z, w = divided(jnp.asarray(y, jnp.float32), jnp.asarray(mask, jnp.float32))
+    level, contrast = statistics(z, w, Noise(read_sigma=0.05))
+    np.testing.assert_allclose([level, contrast], [image.mean(), image.std()], rtol=0.03)
+
+
 def test_the_grey_scale_of_the_scan_is_that_of_the_image() -> None:
     found, A, y = network("scan"), operator("scan"), measured("scan")[0]
     x = call(found, y, A, Noise(read_sigma=0.05))
