@@ -46,7 +46,10 @@ class ScanRecovery(Reconstructor):
         z, w = divided(y, A.mask)
         sigma = self.read_sigma
         if sigma is None and noise is None:
-            found = estimate_noise(z, w > 0).read_sigma
+            # Of a soft beam only the pixels that it stayed at tell: elsewhere z = y / w is noise of any size.
+            stayed = w > 0.5 * jnp.max(w)
+            share = jnp.sqrt(jnp.sum(jnp.where(stayed, w**2, 0)) / jnp.maximum(jnp.sum(stayed), 1))
+            found = share * estimate_noise(z, stayed).read_sigma
             sigma = jnp.where(jnp.isfinite(found), found, 0)  # too few pixels to tell
         told = noise if noise is not None else Noise(0.0, sigma)
         level, contrast = statistics(z, w, told)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import emjax
-from emjax.acquisition import Noise, measure, phantom, uniform
+from emjax.acquisition import Noise, measure, phantom, spiral, uniform
 from emjax.metrics import psnr
 from emjax.operators import DCT, PixelSampling
 from emjax.reconstructors import ScanRecovery
@@ -68,6 +68,13 @@ def test_soft_weights_measure_what_masks_do(compact: Any, scans: Any) -> None:
     truth, _, A = scans
     soft = PixelSampling(0.5 * A.mask)
     np.testing.assert_allclose(compact(soft(truth), soft, Noise()), compact(A(truth), A, Noise()), atol=1e-4)
+
+
+def test_the_noise_of_a_soft_beam(compact: Any, scans: Any) -> None:
+    truth = scans[0][0]
+    A = PixelSampling(spiral(jax.random.key(0), SHAPE, 0.6))
+    y = measure(jax.random.key(5), truth, A, Noise(0.0, 0.03))
+    np.testing.assert_allclose(compact.fit(y, A).read_sigma, 0.03, rtol=0.4)
 
 
 @pytest.mark.parametrize("case", ["nothing measured", "one pixel", "constant", "NaN off the mask"])
