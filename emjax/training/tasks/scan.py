@@ -39,7 +39,7 @@ class Scan(Task):
     level and of the contrast that the network is told. loss: "psnr" (the mean of the logarithms of the patches' mean
     squared errors, which is what a mean PSNR measures), "mse" or "l1". test_ratios, test_noise: of the validation.
     truth, seen: without truth, the shares of the measured pixels that the network sees, and `sigma` their noise; added:
-    more noise, drawn from this range, for what it sees.
+    more noise, drawn from this range, for what it sees; without any, nothing teaches it how far to trust a pixel.
     """
 
     ratio: tuple[float, float] = (0.05, 0.6)
@@ -119,14 +119,27 @@ class Scan(Task):
         seen = mask & (jax.random.uniform(split_key, scans.shape) < share)
         rest = mask & ~seen
         w = seen.astype(y.dtype)
-        # More noise than the scans have, so that the network meets other shares of noise in the contrast than theirs.
+        # At the pixels that it sees, the network is scored on a second scan made of the first: y + t n and
+        # y - (sigma^2 / t) n have independent noise (Pang et al., CVPR 2021, "Recorrupted-to-recorrupted"). It also
+        # meets other shares of noise in the contrast than those of the scans.
         more = jax.random.uniform(level_key, (len(y), 1, 1), minval=self.added[0], maxval=self.added[1])
-        noisier = y + more * jax.random.normal(noise_key, y.shape)
+        n = jax.random.normal(noise_key, y.shape)
         told = Noise(0.0, jnp.sqrt(self.sigma**2 + more[:, 0, 0] ** 2))
-        x = network(noisier * w, PixelSampling(w), told)
-        error = jnp.sum(jnp.where(rest, jnp.square(x - y), 0), (1, 2)) / jnp.maximum(jnp.sum(rest, (1, 2)), 1)
-        # The noise of the held-out pixels is in the score: in a logarithm it would count by how little there is left.
-        return jnp.mean(error), {"held_out": jnp.mean(error)}
+        x = network((y + more * n) * w, PixelSampling(w), told)
+        second = y - self.sigma**2 / jnp.where(more > 0, more, 1) * n
+        trust = more**2 / (more**2 + self.sigma**2)  # of the second scan: sigma^2 over the variance of its noise
+        square = jnp.where(rest, jnp.square(x - y), 0) + jnp.where(seen, trust * jnp.square(x - second), 0)
+        # The noise of the target, sigma^2 in both sums, is taken off.
+        weight = jnp.sum(rest, (1, 2)) + trust[:, 0, 0] * jnp.sum(seen, (1, 2))
+        noise = jnp.sum(rest, (1, 2)) + jnp.sum(seen, (1, 2))
+        error = jnp.sum(square, (1, 2)) / jnp.maximum(weight, 1)
+        targets = jnp.where(more[:, 0, 0] > 0, noise, jnp.sum(rest, (1, 2)))
+        own = self.sigma**2 * targets / jnp.maximum(weight, 1)
+        # What is left weighs patches by its inverse, as a mean of logarithms would: smooth ones, whose errors are small,
+        # count as much as others.
+        left = jax.lax.stop_gradient(jnp.maximum(error - own, 0.1 * self.sigma**2 + FLOOR))
+        loss = jnp.mean(error / left) if self.loss_name == "psnr" else jnp.mean(error)
+        return loss, {"held_out": jnp.mean(error - own)}
 
     def evaluate(
         self, network: Any, images: Float[Array, "batch h w"], key: PRNGKeyArray, **arrays: Array
