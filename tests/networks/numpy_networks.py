@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+from scipy.fft import idctn
 from scipy.signal import correlate2d
 
 Weights = dict[str, np.ndarray]
@@ -206,5 +207,6 @@ def vae(weights: Weights, settings: dict[str, Any], z: np.ndarray, op: Any, nois
     for name in ("hidden/0", "hidden/1"):
         v = dense(name, h)
         h = v / (1 + np.exp(-v))
-    x = dense("linear", z) + dense("correction", h) + 0.5
-    return x.reshape(settings["side"], settings["side"])
+    k = np.arange(settings["side"])
+    table = (dense("linear", z) + dense("correction", h)).reshape(len(k), len(k))
+    return idctn(4 * table / (1 + k[:, None] ** 2 + k**2) ** 0.75, norm="ortho") + 0.5

@@ -117,10 +117,16 @@ def scan(weights: Weights, settings: dict[str, Any], y: np.ndarray, op: Matrix, 
     w = np.where(w > FAINT, w, 0)
     seen = w > 0
     z = y[seen] / w[seen]
-    level = z.mean()
-    own = read**2 * (1 / w[seen] ** 2).mean() + gain * max(level, 0)
-    spread = z.var()
-    contrast = np.sqrt(max(spread - own, 0.01 * spread) + 1e-5 * (level**2 + 1e-8))
+
+    def moments(trust: np.ndarray) -> tuple[float, float]:
+        level = np.average(z, weights=trust)
+        own = read**2 * np.average(1 / w[seen] ** 2, weights=trust) + gain * max(level, 0)
+        spread = np.average((z - level) ** 2, weights=trust)
+        return level, np.sqrt(max(spread - own, 0.01 * spread) + 1e-5 * (level**2 + 1e-8))
+
+    squares = w[seen] ** 2
+    trust = np.ones_like(z) if noise is None else squares / (squares + (read / moments(squares)[1]) ** 2)
+    level, contrast = moments(trust)
     z, y = np.zeros_like(y), y / contrast
     z[seen] = y[seen] / w[seen] - level / contrast
     around = level + contrast * surroundings(z, seen.astype(float))

@@ -135,10 +135,11 @@ class Scan(Task):
         error = jnp.sum(square, (1, 2)) / jnp.maximum(weight, 1)
         targets = jnp.where(more[:, 0, 0] > 0, noise, jnp.sum(rest, (1, 2)))
         own = self.sigma**2 * targets / jnp.maximum(weight, 1)
-        # What is left weighs patches by its inverse, as a mean of logarithms would: smooth ones, whose errors are small,
-        # count as much as others.
+        # The mean of the logarithms of what is left, and its gradient: smooth patches, whose errors are small, count as
+        # much as others.
         left = jax.lax.stop_gradient(jnp.maximum(error - own, 0.1 * self.sigma**2 + FLOOR))
-        loss = jnp.mean(error / left) if self.loss_name == "psnr" else jnp.mean(error)
+        weighed = jnp.log10(left) + (error - jax.lax.stop_gradient(error)) / left / np.log(10)
+        loss = jnp.mean(weighed) if self.loss_name == "psnr" else jnp.mean(error)
         return loss, {"held_out": jnp.mean(error - own)}
 
     def evaluate(
