@@ -30,7 +30,6 @@ MARKS = {
     "spectral, given": ("spectral,\nweight given", "spectral, automatic"),
     "tv certified, given": ("TV certified,\nweight given", "tv, automatic"),
     "tv certified, automatic": ("TV certified", "tv, automatic"),
-    "tv, automatic": ("TV", "tv, automatic"),
     "wavelet, automatic": ("wavelet", "wavelet, automatic"),
     "linear": ("linear", "linear"),
 }

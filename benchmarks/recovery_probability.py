@@ -176,7 +176,7 @@ def diagram(sizes: dict[str, Any], points: dict[str, Any], save: Callable[[], No
     for delta in sizes["deltas"]:
         m = round(delta * n)
         phi = matrices(np.random.default_rng([1, m]), 1, m, n)
-        amp, l1 = AMP(iterations=sizes["amp_iterations"]), BasisPursuit(0.0, gap=1e-4, max_steps=sizes["l1_steps"])
+        amp, l1 = AMP(iterations=sizes["amp_iterations"]), BasisPursuit(0.0, gap=1e-5, max_steps=sizes["l1_steps"])
         middle = donoho_tanner(delta)[0]
         near = [round(middle + offset, 4) for offset in sizes["offsets"]]
         for method, recon, rhos in (("AMP", amp, sizes["rhos"]), ("l1", l1, near)):
@@ -455,7 +455,7 @@ def picture(report: dict[str, Any], output: Path) -> None:
 def sizes_of(quick: bool) -> dict[str, dict[str, Any]]:
     diagram = {"n": 1000, "trials": 100, "deltas": [0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]}
     diagram |= {"rhos": [round(0.04 * i, 2) for i in range(1, 21)], "offsets": [-0.045, -0.015, 0.015, 0.045]}
-    diagram |= {"amp_iterations": 300, "l1_steps": 2500}
+    diagram |= {"amp_iterations": 300, "l1_steps": 10_000}
     ratios = [round(0.1 + 0.05 * i, 2) for i in range(11)]
     sizes: dict[str, dict[str, Any]] = {
         "diagram": diagram,
