@@ -20,7 +20,6 @@ import argparse
 import functools
 import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from solver_timing import median
 
 import emjax
 from emjax import io
@@ -41,22 +41,11 @@ NUMBERS = 12  # read or written a pixel and iteration
 BANDWIDTH_BAR, SPEED_BAR = 0.7, 100.0
 
 
-def seconds(run: Callable[[], Any], repeats: int = 5) -> float:
-    """The median time of a call, after one that compiles."""
-    jax.block_until_ready(run())
-    times = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        jax.block_until_ready(run())
-        times.append(time.perf_counter() - begin)
-    return float(np.median(times))
-
-
 def copy_bandwidth(gib: float) -> float:
     """Bytes a second, read and written."""
     x = jnp.zeros(int(gib * 2**28), jnp.float32)
     double = jax.jit(lambda v: v * 1.0001)
-    return 2 * x.nbytes / seconds(lambda: double(x), 10)
+    return 2 * x.nbytes / median(lambda: double(x), 10)
 
 
 def scans(batch: int, size: int) -> tuple[jax.Array, jax.Array, PixelSampling]:
@@ -77,7 +66,7 @@ def iteration(y: jax.Array, A: PixelSampling, check_every: int) -> float:
         problem = emjax.Problem(emjax.LeastSquares(A, y), emjax.TV(LAM))
         return emjax.solve(problem, solver, gap=0.0, max_steps=steps).value
 
-    few, many = (seconds(lambda n=n: run(y, A, jnp.asarray(n)), 3) for n in (200, 400))
+    few, many = (median(lambda n=n: run(y, A, jnp.asarray(n)), 3) for n in (200, 400))
     return (many - few) / 200
 
 
@@ -104,7 +93,7 @@ def methods(truth: jax.Array, y: jax.Array, A: PixelSampling) -> dict[str, dict[
     found = {}
     for name, run in runs.items():
         quality = float(jnp.mean(psnr(run(), truth)))
-        found[name] = {"seconds": seconds(run, 3), "psnr": quality}
+        found[name] = {"seconds": median(run, 3), "psnr": quality}
         print(name, found[name], flush=True)
     solution = tv(y, A)
     found["tv, certified to 1e-4"] |= {

@@ -407,7 +407,8 @@ def curves(axis: Any, points: list[dict[str, Any]]) -> None:
 
 def picture(report: dict[str, Any], output: Path) -> None:
     sources = list(dict.fromkeys(p["source"] for p in report["patches"].values()))
-    figure, axes = plt.subplots(2, 3, figsize=(12, 7), layout="constrained")
+    rows = 2 if report["sparse"] or sources else 1
+    figure, axes = plt.subplots(rows, 3, figsize=(12, 3.5 * rows), layout="constrained", squeeze=False)
     axis, columns = axes[0, 0], report["settings"]["sizes"]["diagram"]["n"]
     amp = [p for p in report["diagram"].values() if p["method"] == "AMP"]
     if amp:
@@ -442,7 +443,7 @@ def picture(report: dict[str, Any], output: Path) -> None:
         curves(axes[1, 0], list(report["sparse"].values()))
         n, k = (report["settings"]["sizes"]["sparse"][key] for key in ("n", "k"))
         axes[1, 0].set(title=f"sparse signals, N = {n}, k = {k}")
-    for axis, source in zip(axes[1, 1:], sources, strict=False):
+    for axis, source in zip(axes[-1, 1:], sources, strict=False):
         curves(axis, [p for p in report["patches"].values() if p["source"] == source])
         axis.set(title=f"patches of 32 x 32, {source}, {DECIBELS:g} dB")
     for axis in axes.flat:

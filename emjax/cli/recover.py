@@ -121,6 +121,11 @@ def recover_scan(
     return out.reshape(scan.image.shape), weights
 
 
+def _on_host(recon: Any) -> bool:
+    """Whether it is called as it stands: it has nothing to estimate, or is built on the host."""
+    return not hasattr(recon, "weight") and not _is_network(recon)
+
+
 def _is_network(recon: Any) -> bool:
     return isinstance(recon, emjax.reconstructors.ScanRecovery)
 
@@ -171,7 +176,7 @@ def _fit(recon: Any, y: np.ndarray, mask: np.ndarray, seed: int, image: tuple[np
 
     While it runs, the program that recovers `image`, a scan and its mask, is compiled or found in the cache.
     """
-    if not hasattr(recon, "weight") and not _is_network(recon):
+    if _on_host(recon):
         return recon
     import jax
 
@@ -188,7 +193,7 @@ def _apply(recon: Any, y: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
     if not mask.any() and not _is_network(recon):
         return np.zeros_like(y)
-    if not hasattr(recon, "weight") and not _is_network(recon):  # built on the host
+    if _on_host(recon):
         return np.asarray(recon(y, PixelSampling(mask)))
     return np.asarray(_compiled()[1](recon, y, mask))
 

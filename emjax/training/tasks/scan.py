@@ -21,7 +21,7 @@ from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
 from emjax.acquisition import PATTERNS, Noise, pattern
-from emjax.networks.scan import statistics
+from emjax.networks.scan import divided, statistics
 from emjax.operators import PixelSampling
 from emjax.training.tasks.base import Task
 
@@ -129,12 +129,10 @@ class Scan(Task):
         second = y - self.sigma**2 / jnp.where(more > 0, more, 1) * n
         trust = more**2 / (more**2 + self.sigma**2)  # of the second scan: sigma^2 over the variance of its noise
         square = jnp.where(rest, jnp.square(x - y), 0) + jnp.where(seen, trust * jnp.square(x - second), 0)
-        # The noise of the target, sigma^2 in both sums, is taken off.
-        weight = jnp.sum(rest, (1, 2)) + trust[:, 0, 0] * jnp.sum(seen, (1, 2))
-        noise = jnp.sum(rest, (1, 2)) + jnp.sum(seen, (1, 2))
-        error = jnp.sum(square, (1, 2)) / jnp.maximum(weight, 1)
-        targets = jnp.where(more[:, 0, 0] > 0, noise, jnp.sum(rest, (1, 2)))
-        own = self.sigma**2 * targets / jnp.maximum(weight, 1)
+        # The noise of the targets is taken off: sigma^2 of each, as `trust` weighs the louder ones.
+        weight = jnp.maximum(jnp.sum(rest + trust * seen, (1, 2)), 1)
+        error = jnp.sum(square, (1, 2)) / weight
+        own = self.sigma**2 * jnp.sum(rest + jnp.where(more > 0, seen, False), (1, 2)) / weight
         # The mean of the logarithms of what is left, and its gradient: smooth patches, whose errors are small, count as
         # much as others.
         left = jax.lax.stop_gradient(jnp.maximum(error - own, 0.1 * self.sigma**2 + FLOOR))
@@ -189,7 +187,7 @@ class Scan(Task):
         a, b, c = jax.random.normal(key, (3, len(y)))
         factor = jnp.exp(self.misjudged * a)
         told = Noise(noise.gain * factor**2, noise.read_sigma * factor)
-        level, contrast = statistics(jnp.where(w > 0, y / jnp.where(w > 0, w, 1), 0), w, told)
+        level, contrast = statistics(*divided(y, w), told)
         off = 4 * self.misjudged  # a part of an image has another mean and contrast than the whole
         return told, level + off * contrast * b, contrast * jnp.exp(off * c)
 
