@@ -60,6 +60,7 @@ class Bench:
         self.instance, self.prepared = instance, prepared
         self.seen: set[int] = set()
         self.rows: list[dict[str, float]] = []
+        self.given_up: float | None = None  # seconds of the longest run, where the next would take too long
 
     def run(self, count: int) -> dict[str, float]:
         """One row: iterations, seconds, the worst gap, the largest distance to the optimum's PSNR."""
@@ -85,20 +86,22 @@ class Bench:
         worst = float(np.max(gaps)) if np.all(np.isfinite(gaps)) else float("inf")
         return {"gap": worst, "psnr_distance": float(np.nan_to_num(np.max(distance), nan=np.inf))}
 
-    def search(self, start: int, limit: float) -> None:
-        """The ladder, then one run for each target at the count that the rows say."""
-        count = max(1, start)
-        while True:
+    def search(self, starts: list[int], limit: float, coarse: bool) -> None:
+        """The ladder, then one run for each target at the count that the rows say; not where `coarse`."""
+        for count in starts[:-1]:
+            if self.rows and self.rows[-1]["seconds"] * count / self.rows[-1]["iterations"] > limit:
+                break
+            self.run(count)
+        count = max(1, starts[-1])
+        while not self.rows or self.rows[-1]["seconds"] * count / self.rows[-1]["iterations"] <= limit:
             row = self.run(count)
             # Far below 1e-4 the PSNR is no nearer to the optimum's for longer: that target is not reached then.
-            done = reached(row, "1e-4") and (reached(row, "0.1 dB") or row["gap"] < 1e-6)
-            if done or row["seconds"] > limit:
+            if reached(row, "1e-4") and (reached(row, "0.1 dB") or row["gap"] < 1e-6):
                 break
-            step = max(count + 1, round(count * GROWTH))
-            if row["seconds"] * step / count > 2 * limit:
-                break
-            count = step
-        for target in TARGETS:
+            count = max(count + 1, round(count * (1.2 if coarse else GROWTH)))
+        else:
+            self.given_up = max(row["seconds"] for row in self.rows)
+        for target in () if coarse else TARGETS:
             for _ in range(2):
                 guess = self.guess(target)
                 if guess is None or any(row["iterations"] == guess for row in self.rows):
@@ -161,7 +164,8 @@ def serve(prepare: Callable[[Instance], Prepared]) -> None:
     parser.add_argument("instance", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--counts", help="count,count,...: run these once each; without it, search")
-    parser.add_argument("--start", type=int, help="the ladder's first count")
+    parser.add_argument("--start", help="count,count,...: run these first, and begin the ladder at the last")
+    parser.add_argument("--coarse", action="store_true", help="small steps up the ladder, and no refinement")
     parser.add_argument("--limit", type=float, default=60.0, help="seconds of one solve at which the ladder ends")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")  # of iteration limits, which are the point here
@@ -173,13 +177,15 @@ def serve(prepare: Callable[[Instance], Prepared]) -> None:
     if arguments.counts is None:
         bench.run(1)
         bench.rows.clear()
-        bench.search(arguments.start or prepared.first, arguments.limit)
+        starts = [int(n) for n in arguments.start.split(",")] if arguments.start else [prepared.first]
+        bench.search(starts, arguments.limit, arguments.coarse)
     else:
         counts = [int(n) for n in arguments.counts.split(",")]
         bench.run(min(counts[0], 10))
         bench.rows.clear()
         for count in counts:
             bench.run(count)
+    report |= {"limit": arguments.limit, "given_up": bench.given_up}
     report |= {"rows": bench.rows, "counts": bench.counts(), "memory_mib": memory() - before}
     report["floor"] = prepared.floor() if prepared.floor else {}
     arguments.output.write_text(json.dumps(report))
