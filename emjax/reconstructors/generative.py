@@ -10,10 +10,17 @@ a sparse recovery goes below it.
 The weight is the variance of a measurement given z: that of the noise, and sigma^2 times the mean squared norm of A's
 rows for what the decoder leaves out, with the sigma that it was trained with.
 
-Source: Bora, Jalal, Price, Dimakis 2017.
+A network that knows the whole covariance D of what it leaves out (`VAE(spectrum=True)`) has no such floor. Then
+
+    z = argmin  1/2 |A G(z) - y|^2_(V^-1) + 1/2 |z|^2,   V = A D A.H + noise,      x = G(z) + D A.H V^-1 (y - A G(z))
+
+the image and its deviation together: with few measurements the decoder's, with many a linear estimate.
+
+Sources: Bora, Jalal, Price, Dimakis 2017; with deviations (sparse ones): Dhar, Grover, Ermon 2018.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import jax
@@ -32,6 +39,7 @@ if TYPE_CHECKING:
 
 _PROBES = 16
 _FINAL = 0.01  # the last step size over the first
+_ROUNDING = 1e-6  # of the mean variance of a measurement
 
 
 @pytree_dataclass
@@ -39,10 +47,10 @@ class Generative(Reconstructor):
     """`Generative(network)` for images of the size that the network makes; see the module.
 
     network: with `decode(z)`, the dimension `latent`, the noise level `sigma`, and `supports(A)`; a `VAE`. weight: of
-    the prior, 0 for none; None: see the module. restarts: how many starts, of which the first is z = 0 and the others
-    are drawn from the prior by the key; more of them keep the first ones. steps: of Adam, each start. learning_rate: of
-    the first step, in units of the prior's standard deviation; it falls to a hundredth. starts: your own, `(*batch,
-    restarts, latent)`; `fit` gives those that are used.
+    the prior, 0 for none, and then no deviation from the decoder's images; None: see the module. restarts: how many
+    starts, of which the first is z = 0 and the others are drawn from the prior by the key; more of them keep the first
+    ones. steps: of Adam, each start. learning_rate: of the first step, in units of the prior's standard deviation; it
+    falls to a hundredth. starts: your own, `(*batch, restarts, latent)`; `fit` gives those that are used.
     Raises TypeError for a network that does not generate, ValueError for settings out of range, and for an operator
     whose images are not of the network's size.
     """
@@ -94,35 +102,46 @@ class Generative(Reconstructor):
             starts = jax.vmap(lambda k: jax.random.normal(k, (self.network.latent,), dtype))(keys)
             starts = starts.at[0].set(0)
         weight = self.weight
-        if weight is None:
+        if weight is None and not self._deviates:
             power, seen = row_power(A, dtype)
             weight = self.network.sigma**2 * power
             if noise is not None:
                 variance = jnp.broadcast_to(noise.variance(jnp.abs(y)), y.shape)
                 weight += jnp.sum(variance * seen) / jnp.maximum(jnp.sum(seen), 1)
-        return dataclasses.replace(self, starts=starts, weight=jnp.asarray(weight, dtype))
+        return dataclasses.replace(self, starts=starts, weight=None if weight is None else jnp.asarray(weight, dtype))
+
+    @property
+    def _deviates(self) -> bool:
+        return self.weight is None and getattr(self.network, "spectrum", False)
 
     def _recover(self, y: Array, A: LinearOperator, noise: Noise | None) -> Array:
-        x, errors, _ = self._descend(y, A)
-        return x[jnp.argmin(jnp.where(jnp.isfinite(errors), errors, jnp.inf))]
+        if not self._deviates:
+            x, errors, _ = self._descend(y, A.forward, self.weight)
+            return x[jnp.argmin(jnp.where(jnp.isfinite(errors), errors, jnp.inf))]
+        rows, seen, gain = whitened(A, y, noise, self.network.deviation().astype(y.real.dtype))
+        x, errors, _ = self._descend(seen, lambda x: _product(rows, x.reshape(-1)), 1.0)
+        best = x[jnp.argmin(jnp.where(jnp.isfinite(errors), errors, jnp.inf))]
+        return best + _product(gain, seen - _product(rows, best.reshape(-1))).reshape(best.shape)
 
     def _check(self, A: LinearOperator) -> None:
         if reason := self.network.supports(A):
             raise ValueError(reason)
 
-    def _descend(self, y: Array, A: LinearOperator) -> tuple[Array, Array, Array]:
+    def _descend(
+        self, y: Array, forward: Callable[[Array], Array], weight: Array | float
+    ) -> tuple[Array, Array, Array]:
         """Images, squared measurement errors and latents of every restart of one item."""
         import optax
 
-        assert self.starts is not None and self.weight is not None
+        assert self.starts is not None
         adam = optax.scale_by_adam()
 
         def error(z: Array) -> tuple[Array, Array]:
             x = self.network.decode(z).astype(y.real.dtype)
-            return jnp.sum(jnp.abs(A.forward(x) - y) ** 2), x
+            return jnp.sum(jnp.abs(forward(x) - y) ** 2), x
 
         def objective(z: Array) -> Array:
-            return error(z)[0] / 2 + self.weight / 2 * jnp.sum(z**2)
+            return error(z)[0] / 2 + weight / 2 * jnp.sum(z**2)
 
         def one(z: Array) -> tuple[Array, Array, Array]:
             def step(i: Array, state: tuple[Array, Any]) -> tuple[Array, Any]:
@@ -136,6 +155,35 @@ class Generative(Reconstructor):
             return x, found, z
 
         return jax.vmap(one)(self.starts.astype(y.real.dtype))
+
+
+def whitened(A: LinearOperator, y: Array, noise: Noise | None, covariance: Array) -> tuple[Array, Array, Array]:
+    """`L^-1 A` as a matrix `(k, n)`, `L^-1 y` `(k,)` and the gain `D A.H L^-H` `(n, k)`; `L L.H = A D A.H + noise`.
+
+    `D` is the covariance `(n, n)` of an image's deviation; a complex measurement counts as two real ones. Of a
+    measurement that the deviation does not reach, its rounding is taken for the noise.
+    """
+    n = len(covariance)
+    units = jnp.eye(n, dtype=covariance.dtype).reshape(n, *A.in_shape)
+    rows = jax.vmap(A.forward)(units).reshape(n, -1).T
+    flat = y.reshape(-1)
+    variance = jnp.zeros(flat.shape, covariance.dtype)
+    if noise is not None:
+        variance = jnp.broadcast_to(noise.variance(jnp.abs(y)), y.shape).reshape(-1).astype(variance.dtype)
+    if jnp.iscomplexobj(rows) or jnp.iscomplexobj(flat):
+        rows, flat = (jnp.concatenate([jnp.real(v), jnp.imag(v)]) for v in (rows, flat))
+        variance = jnp.concatenate([variance, variance]) / 2
+    reach = _product(rows, covariance)
+    gram = _product(reach, rows.T)
+    power = jnp.diagonal(gram)
+    floor = _ROUNDING * jnp.maximum(jnp.mean(power), jnp.finfo(power.dtype).tiny)
+    root = jnp.linalg.cholesky(gram + jnp.diag(variance + floor + jnp.where(power > 0, 0, 1)))
+    solved = jax.scipy.linalg.solve_triangular(root, jnp.concatenate([rows, flat[:, None], reach], 1), lower=True)
+    return solved[:, :n], solved[:, n], solved[:, n + 1 :].T
+
+
+def _product(a: Array, b: Array) -> Array:
+    return jnp.matmul(a, b, precision="highest")
 
 
 def row_power(A: LinearOperator, dtype: Any) -> tuple[Array, Array]:

@@ -54,8 +54,8 @@ def test_the_decoder_and_the_encoder_are_those_of_numpy(vae: Any) -> None:
 def test_sizes_and_limits(vae: Any) -> None:
     network = load_recipe("csgm-vae").network
     shipped = build(network.pop("kind"), network)
-    assert shipped.parameter_count() == 591_745  # 1.2 MB in float16
-    assert vae.settings == SMALL
+    assert shipped.parameter_count() == 592_768  # 1.2 MB in float16
+    assert vae.settings == {**SMALL, "spectrum": False}
     with pytest.raises(ValueError, match="latent is 1 or more, got 0"):
         VAE(latent=0, rngs=nnx.Rngs(0))
     with pytest.raises(TypeError, match=r"reconstructors\.Generative\(network\) does"):
@@ -87,6 +87,16 @@ def test_it_learns(vae: Any) -> None:
     found = jax.jit(lambda s: task.evaluate(nnx.merge(graph, s), images, jax.random.key(1)))(state)
     assert set(found) == {"psnr", "psnr_encoder", "psnr_floor"}
     assert found["psnr_floor"] >= found["psnr_encoder"] - 0.01 > 15
+
+
+def test_the_surprise_of_a_spectrum_is_a_normal_density() -> None:
+    network = build("vae", {**SMALL, "spectrum": True}, 0)
+    network.log_sigma[...] = jnp.asarray(np.random.default_rng(0).normal(-1, 0.5, (8, 8)), jnp.float32)
+    rest = np.random.default_rng(1).standard_normal((3, 8, 8)).astype(np.float32)
+    D = np.asarray(network.deviation(), np.float64)
+    flat = rest.reshape(3, 64)
+    expected = np.sum(flat * np.linalg.solve(D, flat.T).T, 1) / 2 + np.linalg.slogdet(D)[1] / 2
+    np.testing.assert_allclose(network.surprise(jnp.asarray(rest)), expected / 64, rtol=1e-4)
 
 
 def test_settings_of_the_task() -> None:

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.fft import dctn, idctn
 
 import emjax
 from emjax import Noise, zoo
 from emjax.networks import VAE, build
-from emjax.operators import Dense, Identity, PixelSampling
+from emjax.operators import Dense, Identity, PixelSampling, SubsampledFourier
 from emjax.reconstructors import Generative
 
 N, K, M = 8, 3, 20
@@ -56,6 +57,38 @@ def test_a_linear_decoder_has_its_closed_form(linear: Any, A: Dense) -> None:
         z = np.linalg.solve(B.T @ B + float(model.weight) * np.eye(K), B.T @ (y - H @ c))
         x = model(jnp.asarray(y, jnp.float32), A)
         np.testing.assert_allclose(x, (c + W @ z).reshape(N, N), atol=2e-3)
+
+
+def test_with_deviations_a_linear_decoder_is_a_gaussian(linear: Any, A: Dense) -> None:
+    """The mean of `N(c, W W.T + D)` given noisy measurements: also of pixels with holes, and complex ones."""
+    network = build("vae", {**linear.settings, "spectrum": True}, 0)
+    network.linear.kernel[...], network.correction.kernel[...] = linear.linear.kernel[...], jnp.zeros((6, N * N))
+    network.log_sigma[...] = -2 - 0.1 * jnp.arange(N)[:, None] - 0.2 * jnp.arange(N)
+    W, D = np.asarray(network.decode(jnp.eye(K)) - 0.5, np.float64).reshape(K, -1).T, network.deviation()
+    impulse = dctn(np.eye(N * N)[5].reshape(N, N), norm="ortho") * np.exp(2 * np.asarray(network.log_sigma[...]))
+    np.testing.assert_allclose(D[5].reshape(N, N), idctn(impulse, norm="ortho"), atol=1e-6)
+    prior = W @ W.T + np.asarray(D, np.float64)
+    rng = np.random.default_rng(0)
+    mask = jnp.asarray(rng.random((N, N)) < 0.4, jnp.float32)
+    for op in (A, PixelSampling(mask), SubsampledFourier(mask)):
+        y = op(jnp.asarray(rng.random((N, N)), jnp.float32))
+        rows = np.asarray(jax.vmap(op)(jnp.eye(N * N).reshape(-1, N, N))).reshape(N * N, -1).T
+        flat, noise = np.asarray(y).reshape(-1), 0.05
+        if np.iscomplexobj(rows):
+            rows, flat, noise = (
+                np.concatenate([rows.real, rows.imag]),
+                np.concatenate([flat.real, flat.imag]),
+                0.05 / 2**0.5,
+            )
+        gram = rows @ prior @ rows.T + noise**2 * np.eye(len(rows))
+        x = 0.5 + prior @ rows.T @ np.linalg.solve(gram, flat - 0.5 * rows.sum(1))
+        found = Generative(network, restarts=2)(y, op, noise=Noise(read_sigma=0.05))
+        np.testing.assert_allclose(found.reshape(-1), x, atol=2e-3)
+    recon = Generative(network, restarts=2, steps=10)
+    y = A(jnp.full((3, N, N), 0.4))
+    assert recon.fit(y, A).weight is None
+    exported = jax.export.export(jax.jit(lambda y: recon(y, A)), platforms=("cpu", "cuda", "tpu"))(y)
+    np.testing.assert_allclose(exported.call(y), recon(y, A), atol=1e-4)
 
 
 def test_more_restarts_are_never_worse(vae: Any, A: Dense) -> None:

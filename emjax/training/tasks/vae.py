@@ -1,10 +1,11 @@
 """A variational auto-encoder as a prior for recovery: the evidence lower bound, in nats a pixel, and a standard prior.
 
-    loss = E_q(z|x) [ |x - G(z)|^2 / (2 sigma^2) + n log sigma ] / n + beta KL(q(z|x) | N(0, 1)) / n
+    loss = E_q(z|x) [ sum_i r_i^2 / (2 sigma_i^2) + log sigma_i ] / n + beta KL(q(z|x) | N(0, 1)) / n
            + aggregate KL(N(m, S) | N(0, 1)) / k
 
-for n pixels and k latents. `beta` rises to its value over the first part of the training: the latents are given a
-meaning before they are made to pay for it. The constant n log(2 pi) / 2 is left out.
+for n pixels and k latents, r = x - G(z), or its DCT where sigma is a spectrum. `beta` rises to its value over the first
+part of the training: the latents are given a meaning before they are made to pay for it. The constant n log(2 pi) / 2
+is left out.
 
 m and S are the mean and the covariance of all z of a batch. Where the bound is best they are 0 and 1, but it hardly
 minds if they are not: a grey level with half of its spread costs a thousandth of a nat a pixel. A recovery from few
@@ -57,13 +58,13 @@ class Generate(Task):
             images = magnify(zoom_key, images, self.zoom)
         mean, log_variance = network.encode(images)
         z = mean + jnp.exp(log_variance / 2) * jax.random.normal(latent_key, mean.shape, mean.dtype)
-        error = jnp.mean((network.decode(z) - images) ** 2)
+        rest = images - network.decode(z)
         divergence = jnp.sum(mean**2 + jnp.exp(log_variance) - 1 - log_variance, -1).mean() / 2
         beta = self.beta * jnp.clip(progress / self.warm_up, 0, 1) if self.warm_up else self.beta
-        loss = error / (2 * network.sigma**2) + jnp.log(network.sigma)
-        loss += beta * divergence / (images.shape[-2] * images.shape[-1])
+        loss = jnp.mean(network.surprise(rest)) + beta * divergence / (images.shape[-2] * images.shape[-1])
         aggregate = gaussian_divergence(z)
-        parts = {"error": error, "divergence": divergence, "aggregate": aggregate, "sigma": network.sigma}
+        sigma = jnp.sqrt(jnp.mean(network.sigma**2))
+        parts = {"error": jnp.mean(rest**2), "divergence": divergence, "aggregate": aggregate, "sigma": sigma}
         return loss + self.aggregate * aggregate, parts
 
     def evaluate(
