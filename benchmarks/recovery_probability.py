@@ -115,6 +115,8 @@ PATCHES: dict[str, Callable[[Setting], Any]] = {
     "HTP, k = M / 4": lambda s: HTP(_share(s), transform=wavelet()),
     "AMP, wavelets": lambda s: AMP(WaveletThreshold(), iterations=60, damping=0.9),
     "CSGM, learned": lambda s: emjax.load("csgm-vae", restarts=2, steps=300),
+    "ISTA-Net+, learned": lambda s: emjax.load("ista-net-plus"),
+    "DeepInverse, learned": lambda s: emjax.load("deep-inverse"),
 }
 
 
@@ -501,7 +503,6 @@ def main() -> int:
         "sizes": sizes,
         "success": {"diagram": STRICT, "sparse": LOOSE, "patches_psnr": DECIBELS},
         "bars": BARS,
-        "methods": {"sparse": list(SPARSE), "patches": list(PATCHES)},
         "images": list(images),
     }
     report = earlier_report(arguments.output, settings) or {"settings": settings} | {part: {} for part in PARTS}
