@@ -87,7 +87,9 @@ SUMMARIES = {
 
 
 def cell(value: Any) -> str:
-    """A number with three digits that matter, or the text itself."""
+    """A number with three digits that matter, the text itself, nothing for None."""
+    if value is None:
+        return ""
     if isinstance(value, float):
         return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"
     return str(value)
@@ -95,7 +97,7 @@ def cell(value: Any) -> str:
 
 def table(columns: list[str], rows: list[list[Any]]) -> str:
     """A Markdown table; columns of numbers are aligned to the right."""
-    numeric = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(columns))]
+    numeric = [bool(rows) and all(isinstance(row[i], int | float | None) for row in rows) for i in range(len(columns))]
     lines = [columns, ["---:" if right else "---" for right in numeric], *[[cell(v) for v in row] for row in rows]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
