@@ -16,6 +16,7 @@ time that it had is a lower bound of what it takes. `plain` is what one would wr
 JAX, compiled, without certificates: the floor. Compile time is apart, and so is what is prepared once an instance.
 
     python benchmarks/peers.py -o benchmarks/results/peers.json [--only W1,W4] [--quick] [--peers emjax,sigpy]
+    python benchmarks/peers.py -o benchmarks/results/peers_gpu.json --platform gpu
 
 --environments and --work name folders for the packages and for instances with their optima (default: a cache of the
 user's); --prepare makes both and times nothing. The JSON is written after each run of a package and a stopped run goes
@@ -45,6 +46,7 @@ import instances  # noqa: E402
 from instances import Instance, cut, transform  # noqa: E402
 
 OURS = ("emjax", "plain")
+ON_GPU = (*OURS, "scico", "deepinv")  # the others know none, or need CuPy beside code of their own
 KINDS = {  # what each package can solve as well as it is meant to
     "emjax": ("inpainting", "rof", "wavelet", "blocks"),
     "plain": ("inpainting", "rof", "wavelet", "blocks"),
@@ -162,19 +164,20 @@ def instance_file(work: Path, name: str, case: dict[str, Any]) -> tuple[Path, di
     return path, kept
 
 
-def surroundings(peer: str) -> dict[str, str]:
-    """The variables of a package's process: a CPU, and no packages but its own."""
+def surroundings(peer: str, platform: str = "cpu") -> dict[str, str]:
+    """The variables of a package's process: where it computes, and no packages but its own."""
     kept = {k: v for k, v in os.environ.items() if peer in OURS or k != "PYTHONPATH"}
     path = {"PYTHONPATH": os.pathsep.join([str(HERE.parent), kept.get("PYTHONPATH", "")])} if peer in OURS else {}
-    return {**kept, **path, "JAX_PLATFORMS": "cpu"}
+    jax = {"cpu": "cpu", "gpu": "cuda"}[platform]
+    return {**kept, **path, "JAX_PLATFORMS": jax, "PEERS_PLATFORM": platform, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
-def run(peer: str, interpreter: str, path: Path, output: Path, more: list[str]) -> dict[str, Any]:
+def run(peer: str, interpreter: str, path: Path, output: Path, more: list[str], platform: str) -> dict[str, Any]:
     """One process of one package; what went wrong is the result, too."""
     script = HERE / "peers" / f"with_{peer}.py"
     output.unlink(missing_ok=True)
     code = [interpreter, str(script), str(path), str(output), *more]
-    result = subprocess.run(code, capture_output=True, text=True, env=surroundings(peer))
+    result = subprocess.run(code, capture_output=True, text=True, env=surroundings(peer, platform))
     if result.returncode or not output.is_file():
         lines = result.stderr.strip().splitlines() or [f"ended with {result.returncode}"]
         return {"error": lines[-1][:300]}
@@ -336,12 +339,13 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="tiny images, batches of two: does everything run?")
     parser.add_argument("--environments", type=Path, default=cache / "environments")
     parser.add_argument("--work", type=Path, default=cache / "instances")
+    parser.add_argument("--platform", choices=("cpu", "gpu"), default="cpu", help="where the packages compute")
     parser.add_argument("--prepare", action="store_true", help="only make environments and reference optima")
     arguments = parser.parse_args()
     work = arguments.work / "quick" if arguments.quick else arguments.work
     todo = cases(arguments.quick)
     settings = {"cases": todo, "rounds": [ROUNDS, BATCH_ROUNDS], "patience": PATIENCE, "limit": LIMIT, "bars": BARS}
-    settings |= {"quick": arguments.quick}
+    settings |= {"quick": arguments.quick, "platform": arguments.platform}
     report = earlier_report(arguments.output, settings)
     report = {"peers": {}, "references": {}, "runs": {}, **report, "settings": settings}
     report["environment"] = {"cpus": os.cpu_count(), "python": sys.version.split()[0]}
@@ -356,10 +360,12 @@ def main() -> int:
         report["readme"] = readme(report)
         save_report(report, markdown(report), arguments.output)
 
+    gpu = arguments.platform == "gpu"
     wanted = arguments.peers.split(",") if arguments.peers else list(KINDS)
+    wanted = [peer for peer in wanted if not gpu or peer in ON_GPU]
     interpreters = {peer: sys.executable for peer in OURS if peer in wanted}
     for peer in (p for p in REQUIREMENTS if p in wanted):
-        found = environment(arguments.environments, peer)
+        found = environment(arguments.environments, peer, gpu)
         if "python" in found:
             interpreters[peer] = found["python"]
             name = {"proxtv": "prox-tv"}.get(peer, peer.replace("_", "-"))
@@ -383,7 +389,7 @@ def main() -> int:
         more = options(report["runs"], name, peer, turn, case["count"])
         if more is None:
             continue
-        result = run(peer, interpreters[peer], path, work / f"{slug(name)}_{peer}.json", more)
+        result = run(peer, interpreters[peer], path, work / f"{slug(name)}_{peer}.json", more, arguments.platform)
         done.append(result)
         update()
         print(f"{name}, round {turn}, {peer}: {result.get('error') or result['counts']}", flush=True)

@@ -1,10 +1,11 @@
 """One virtual environment for each package that emjax is compared with: what one needs need not suit another.
 
-    python benchmarks/peers_environments.py FOLDER [--only sigpy,scico]
+    python benchmarks/peers_environments.py FOLDER [--only sigpy,scico] [--gpu]
 
 Each is made with the Python that runs this, by pip, at the release named below. What does not install is noted with the
 reason, in FOLDER/PEER.json, and not tried again before that file is removed. prox_tv is built from source: it needs a
-C++ compiler and the headers of LAPACKE (liblapacke-dev on Debian).
+C++ compiler and the headers of LAPACKE (liblapacke-dev on Debian). --gpu adds what SCICO needs to compute on one; torch
+has it.
 """
 
 import argparse
@@ -27,6 +28,8 @@ REQUIREMENTS = {
     "proxtv": ["prox_tv==3.2.1", "numpy<2", "scipy"],
 }
 
+ON_GPU = {"scico": ["jax[cuda12]"]}  # besides
+
 # What is imported, where that is not the name of the package's environment.
 MODULES = {"scikit_image": "skimage", "scikit_learn": "sklearn", "proxtv": "prox_tv"}
 
@@ -36,19 +39,21 @@ def python(folder: Path) -> Path:
     return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
-def environment(folder: Path, peer: str) -> dict[str, Any]:
+def environment(folder: Path, peer: str, gpu: bool = False) -> dict[str, Any]:
     """Make it, or read what became of it: `python` and the installed `versions`, or the `reason` of a failure."""
-    note = folder / f"{peer}.json"
+    name = f"{peer}-gpu" if gpu else peer
+    note = folder / f"{name}.json"
     if note.is_file():
         found: dict[str, Any] = json.loads(note.read_text())
         return found
     folder.mkdir(parents=True, exist_ok=True)
-    interpreter = python(folder / peer)
+    interpreter = python(folder / name)
     if not interpreter.is_file():
-        venv.create(folder / peer, with_pip=True)
-    print(f"installing {' '.join(REQUIREMENTS[peer])}", flush=True)
+        venv.create(folder / name, with_pip=True)
+    wanted = [*REQUIREMENTS[peer], *(ON_GPU.get(peer, []) if gpu else [])]
+    print(f"installing {' '.join(wanted)}", flush=True)
     pip = [str(interpreter), "-m", "pip", "--disable-pip-version-check"]
-    run = subprocess.run([*pip, "install", "-q", *REQUIREMENTS[peer]], capture_output=True, text=True)
+    run = subprocess.run([*pip, "install", "-q", *wanted], capture_output=True, text=True)
     if run.returncode == 0:  # installed, but does it load?
         run = subprocess.run([interpreter, "-c", f"import {MODULES.get(peer, peer)}"], capture_output=True, text=True)
     if run.returncode == 0:
@@ -67,10 +72,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", help="peer,peer,...")
+    parser.add_argument("--gpu", action="store_true", help="with what they need to compute on a GPU")
     arguments = parser.parse_args()
     failed = 0
     for peer in arguments.only.split(",") if arguments.only else REQUIREMENTS:
-        found = environment(arguments.folder, peer)
+        found = environment(arguments.folder, peer, arguments.gpu)
         failed += "reason" in found
         print(f"{peer}: {found.get('reason', 'ready')}", flush=True)
     return int(failed > 0)

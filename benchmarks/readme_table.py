@@ -116,7 +116,8 @@ def question(name: str) -> str:
 def section(name: str, result: Any) -> str:
     """What the README says about one result."""
     path = f"benchmarks/results/{name}.json"
-    parts = [f"**{question(name)}** `python benchmarks/{name}.py -o {path}`, [{name}.json]({path})"]
+    script, gpu = name.removesuffix("_gpu"), " --platform gpu" if name.endswith("_gpu") else ""
+    parts = [f"**{question(script)}** `python benchmarks/{script}.py -o {path}{gpu}`, [{name}.json]({path})"]
     chosen = result.get("readme") if isinstance(result, dict) else None
     if chosen is None and name in SUMMARIES:
         chosen = SUMMARIES[name](result)

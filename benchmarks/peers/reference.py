@@ -27,7 +27,7 @@ def main() -> None:
     path, gap = Path(sys.argv[1]), float(sys.argv[2])
     instance = load(path)
     solution = solve(problem(instance, np.float64), gap=gap, max_steps=200_000)
-    x = images(solution.value, instance)
+    x = np.array(images(solution.value, instance))
     optimum = instance.objective(x)
     other, value, steps = admm(instance.item(0))
     disagreement = value / optimum[0] - 1

@@ -1,6 +1,8 @@
 """deepinv: `PDCP`, the primal-dual method of Chambolle and Pock, with its own differences and the data term's prox in
 closed form for total variation; `FISTA` on coefficients for l1. Batches run as tensors, as it is meant to."""
 
+import os
+
 import deepinv
 import numpy as np
 import torch
@@ -10,19 +12,24 @@ from instances import Instance, Wavelet, dct_matrix, paste
 from worker import Prepared, serve
 
 TAU = {"inpainting": 0.3, "rof": 0.3}
+DEVICE = "cuda" if os.environ.get("PEERS_PLATFORM") == "gpu" else "cpu"
+
+
+def tensor(a: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(a).to(DEVICE)
 
 
 def total_variation(instance: Instance):
-    y, tau = torch.from_numpy(instance.y.astype(np.float32))[:, None], TAU[instance.kind]
+    y, tau = tensor(instance.y.astype(np.float32))[:, None], TAU[instance.kind]
     if instance.mask is None:
         physics, start = deepinv.physics.Denoising(), y
     else:
-        mask = torch.from_numpy(instance.mask.astype(np.float32))
+        mask = tensor(instance.mask.astype(np.float32))
         physics = deepinv.physics.Inpainting(img_size=(1, *mask.shape), mask=mask[None])
         mean = y.sum((-1, -2), keepdim=True) / mask.sum()
         start = torch.where(mask > 0, y, mean)
     prior = L12Prior(l2_axis=-1) if instance.isotropic else L1Prior()
-    dual = torch.zeros((*y.shape, 2))
+    dual = torch.zeros((*y.shape, 2), device=DEVICE)
 
     def solve(n: int) -> np.ndarray:
         model = PDCP(
@@ -39,18 +46,18 @@ def total_variation(instance: Instance):
             custom_init=lambda *_: {"est": (start, start, dual)},
         )
         with torch.no_grad():
-            return model(y, physics)[:, 0].numpy()
+            return model(y, physics)[:, 0].cpu().numpy()
 
     return solve
 
 
 def sparse(instance: Instance):
-    y = torch.from_numpy(instance.y.astype(np.complex64 if instance.fourier else np.float32))
+    y = tensor(instance.y.astype(np.complex64 if instance.fourier else np.float32))
     if instance.kind == "wavelet":
         y = y[:, None]
         matrices = Wavelet(instance.scaling, instance.side, int(instance.levels), np.float32).matrices
-        matrices = [torch.from_numpy(m) for m in matrices]
-        mask, D = torch.from_numpy(instance.mask), torch.from_numpy(dct_matrix(instance.side, np.float32))
+        matrices = [tensor(m) for m in matrices]
+        mask, D = tensor(instance.mask), tensor(dct_matrix(instance.side, np.float32))
 
         def image(c: torch.Tensor) -> torch.Tensor:
             c = c.clone()
@@ -77,7 +84,7 @@ def sparse(instance: Instance):
         bound, shape = 1.0, y.shape
     else:
         side, y = instance.block, y[0]
-        D, phi = torch.from_numpy(dct_matrix(side, np.float32)), torch.from_numpy(instance.matrix.astype(np.float32))
+        D, phi = tensor(dct_matrix(side, np.float32)), tensor(instance.matrix.astype(np.float32))
         shape, bound = (len(y), 1, side, side), float(np.linalg.norm(instance.matrix, 2)) ** 2
 
         def image(c: torch.Tensor) -> torch.Tensor:
@@ -90,7 +97,7 @@ def sparse(instance: Instance):
             return D @ (r @ phi).reshape(shape) @ D.T
 
     physics = deepinv.physics.LinearPhysics(A=forward, A_adjoint=adjoint)
-    start = torch.zeros(shape)
+    start = torch.zeros(shape, device=DEVICE)
 
     def solve(n: int) -> np.ndarray:
         model = FISTA(
@@ -103,7 +110,7 @@ def sparse(instance: Instance):
             custom_init=lambda *_: {"est": (start, start)},
         )
         with torch.no_grad():
-            x = image(model(y, physics))[:, 0].numpy()
+            x = image(model(y, physics))[:, 0].cpu().numpy()
         return x if instance.kind == "wavelet" else paste(x, instance.side // instance.block)[None]
 
     return solve
