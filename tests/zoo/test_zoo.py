@@ -190,3 +190,9 @@ def test_the_networks_of_the_package(name: str, monkeypatch: pytest.MonkeyPatch)
     assert network.parameter_count() == entry.parameters and network.kind == entry.kind
     assert zoo.files.summary(zoo.card(name)) and (entry.reconstructor is None or emjax.load(name))
     assert sum(p.stat().st_size for p in WEIGHTS.glob("*.safetensors")) <= 6e6
+
+
+def test_the_cards_say_what_was_measured() -> None:
+    script = Path(__file__).parents[2] / "benchmarks" / "model_cards.py"
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
