@@ -109,7 +109,8 @@ def estimate_noise(y: Array, mask: Array, *, lags: int = 6) -> Noise:
     centre = jnp.sum(jnp.where(seen, y, 0)) / jnp.maximum(jnp.sum(m), 1)
     v = jnp.where(seen, y - centre, 0)
     nugget, _, pairs = _nugget(v, m, m, lags)
-    return Noise(0.0, jnp.where(pairs > 0, jnp.sqrt(nugget), jnp.nan))
+    sigma = jnp.where(nugget > 0, jnp.sqrt(jnp.where(nugget > 0, nugget, 1)), 0)  # the root has no derivative at zero
+    return Noise(0.0, jnp.where(pairs > 0, sigma, jnp.nan))
 
 
 def estimate_poisson_gaussian(y: Array, mask: Array, *, levels: int = 8, lags: int = 6) -> Noise:

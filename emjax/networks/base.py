@@ -58,12 +58,14 @@ class Network(nnx.Module):
     def measurements(self, y: Any, A: LinearOperator) -> Array:
         """`y` as floats, zero where nothing was measured.
 
-        Raises TypeError for something else than an operator, ValueError for shapes that do not fit and for an operator
-        that the network cannot take.
+        Raises TypeError for something else than an operator and for complex measurements of a real one, ValueError for
+        shapes that do not fit and for an operator that the network cannot take.
         """
         y = check_measured(A, y, f"{type(self).__name__}(y, A)")
         if reason := self.supports(A):
             raise ValueError(reason)
+        if jnp.iscomplexobj(y) and not jnp.issubdtype(A.out_dtype, jnp.complexfloating):
+            raise TypeError(f"{A} makes real measurements, got {y.dtype} ones; take their real part or magnitude")
         return y
 
     def __call__(self, y: Array, A: LinearOperator, noise: Noise | None = None) -> Array:

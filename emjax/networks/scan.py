@@ -61,6 +61,12 @@ class ScanNetwork(Network):
         field_steps: int = 0,
         rngs: nnx.Rngs,
     ) -> None:
+        counts = {"widths": widths, "depth": (depth,), "stages": (stages,), "unshuffle": (unshuffle,)}
+        counts |= {"encoder": encoder, "decoder": decoder, "field_steps": (field_steps,)}
+        for name, values in counts.items():
+            least = 0 if name in ("encoder", "decoder", "field_steps") else 1
+            if any(type(v) is not int or v < least for v in values):
+                raise ValueError(f"{name} of a scan network counts in whole numbers, {least} or more, got {values}")
         if len(encoder) != len(widths) or len(decoder) != len(widths) - 1:
             raise ValueError(
                 f"a U-Net of {len(widths)} levels has {len(widths)} counts of encoder blocks and {len(widths) - 1} of "
@@ -137,7 +143,7 @@ class ScanNetwork(Network):
             gain, read = (v.astype(y.dtype).reshape(*v.shape, 1, 1, 1) for v in (noise.gain, noise.read_sigma))
             # At the grey level of the surroundings: that of the pixel itself is noisy, and would favour low draws.
             around = level + contrast * _surroundings(z, (w > 0).astype(z.dtype))
-            variance = (read**2 + gain * w**2 * jnp.maximum(around, 0)) / contrast**2
+            variance = (read / contrast) ** 2 + gain / contrast * w**2 * jnp.maximum(around / contrast, 0)
         x = shuffle(level + contrast * self._recover(z, w, variance), self.unshuffle)[..., 0]
         return x[..., : y.shape[-2], : y.shape[-1]]
 
@@ -188,13 +194,24 @@ def statistics(z: Array, w: Array, noise: Noise | None = None) -> tuple[Array, A
     contrast by weights w^2 first. At least a tenth of the deviation of the pixels themselves, so that noise alone is
     not blown up.
     """
+    unit = largest(z)  # squares of very small or large grey values are none in float32
+    z = z / unit[..., None, None]
     if noise is None:
-        return _moments(z, w, (w > 0).astype(z.dtype), None)
+        level, contrast = _moments(z, w, (w > 0).astype(z.dtype), None)
+        return unit * level, unit * contrast
+    noise = Noise(noise.gain / unit, noise.read_sigma / unit)
     squares = jnp.square(w).astype(z.dtype)
     _, contrast = _moments(z, w, squares, noise)
     relative = (noise.read_sigma / contrast) ** 2
     total = squares + relative[..., None, None].astype(z.dtype)
-    return _moments(z, w, squares / jnp.where(total > 0, total, 1), noise)
+    level, contrast = _moments(z, w, squares / jnp.where(total > 0, total, 1), noise)
+    return unit * level, unit * contrast
+
+
+def largest(z: Array) -> Array:
+    """The largest magnitude of each image, 1 where there is none, `(*batch,)`: a unit of grey values."""
+    most = lax.stop_gradient(jnp.max(jnp.abs(z), (-2, -1)))
+    return jnp.where(most > 0, most, 1)
 
 
 def _moments(z: Array, w: Array, trust: Array, noise: Noise | None) -> tuple[Array, Array]:

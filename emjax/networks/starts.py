@@ -52,8 +52,9 @@ def supports_start(start: str, A: LinearOperator) -> str | None:
     if start != "gaussian" or (known and not jnp.issubdtype(A.out_dtype, jnp.complexfloating)):
         return None
     return (
-        "the start 'gaussian' is made of the real matrix of a block, for Blockwise operators and for Dense ones, up to "
-        f"{_LARGEST} pixels; for {A} build the network with start='backprojection'"
+        f"the network starts from the matrix of a block: it takes Blockwise and Dense operators of real matrices of up "
+        f"to {_LARGEST} pixels, not {A}. For pixel scans take scan-compact or scan-full, for other operators an "
+        "iterative method, or train the network with start = 'backprojection'"
     )
 
 

@@ -72,7 +72,9 @@ class Generative(Reconstructor):
 
     def __post_init__(self) -> None:
         if isinstance(self.network, type) or not all(hasattr(self.network, n) for n in ("decode", "latent", "sigma")):
-            raise TypeError(f"Generative takes a network that generates, such as a VAE, got {self.network!r}")
+            raise TypeError(
+                f"Generative takes a network that generates, such as a VAE, got a {type(self.network).__name__}"
+            )
         for name in ("restarts", "steps"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:

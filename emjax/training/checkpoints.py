@@ -40,14 +40,26 @@ class Checkpoints:
         return self.folder.is_dir() and self._open().latest_step() is not None
 
     def save(self, step: int, state: Any, about: dict[str, Any]) -> None:
-        """Write `state`, a pytree of arrays, and `about`, which JSON can hold. Returns when it is on the disk."""
+        """Write `state`, a pytree of arrays, and `about`, which JSON can hold. Returns when it is on the disk.
+
+        Raises ValueError if it cannot be written.
+        """
         ocp = _orbax()
         manager = self._open()
         if step in manager.all_steps():
             return
         args = ocp.args.Composite(state=ocp.args.StandardSave(_named(state)), about=ocp.args.JsonSave(about))
-        manager.save(step, args=args, force=True)
-        manager.wait_until_finished()
+        try:
+            manager.save(step, args=args, force=True)
+            manager.wait_until_finished()
+        except Exception as err:  # orbax raises whatever its storage layers do
+            # Of a full disk some of them say RESOURCE_EXHAUSTED, as XLA does of memory.
+            full = "no space left" in str(err).lower() or "RESOURCE_EXHAUSTED" in str(err)
+            why = "the disk is full" if full else f"{type(err).__name__}: {err}"
+            raise ValueError(
+                f"{self.folder}: the checkpoint of step {step} cannot be written ({why}); make room, and the same "
+                "command goes on from the one before"
+            ) from err
 
     def about(self) -> dict[str, Any]:
         """What the newest one says of itself. Raises ValueError if it cannot be read."""
@@ -57,7 +69,7 @@ class Checkpoints:
             return dict(
                 manager.restore(manager.latest_step(), args=ocp.args.Composite(about=ocp.args.JsonRestore())).about
             )
-        except Exception as err:  # orbax raises whatever its many storage layers raise
+        except Exception as err:  # orbax raises whatever its many storage layers do
             raise ValueError(f"{self.folder}: the checkpoint cannot be read ({err}); start anew (--restart)") from err
 
     def restore(self, like: Any) -> Any:

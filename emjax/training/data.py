@@ -161,6 +161,11 @@ def _files(source: "Source", folder: Path | None) -> list[np.ndarray]:
     images: list[np.ndarray] = []
     for path in paths:
         scan = io.read(path, rgb="mean")
+        if scan.mask is not None:
+            raise ValueError(
+                f"{path.name}: {np.mean(scan.mask == 0):.1%} of the pixels are NaN, which is not measured; a training "
+                "takes whole images, and makes sparse scans of them itself (scan = {ratio = ...})"
+            )
         stack = scan.image.reshape(-1, *scan.image.shape[-2:])[cut]
         if stack.size == 0:
             raise ValueError(f"{path.name}: slices, rows and columns leave nothing of the image {scan.image.shape}")
@@ -184,6 +189,8 @@ def _phantoms(table: dict) -> list[np.ndarray]:
 
     settings = dict(table)
     count, size, seed = (settings.pop(key, default) for key, default in (("count", 1), ("size", 512), ("seed", 0)))
+    if type(count) is not int or count < 1:
+        raise ValueError(f"the count of phantoms is a whole number above 0, got {count!r}")
     images = [phantom((size, size), seed + i, **settings).image for i in range(count)]
     return [np.rint(255 * image).astype(np.uint8) for image in images]
 

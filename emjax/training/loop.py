@@ -74,8 +74,9 @@ def train(
         init: start from these weights (.safetensors). restart: forget the checkpoint in `output`, if there is one.
         checkpoints: whether to write any. quiet: no progress. devices: those that share a batch; default: all.
 
-    Raises ValueError: a recipe that does not fit its network, task or data, or of a name that no network may have; a
-    checkpoint of another recipe; a loss that is no longer finite; a batch that the devices cannot share.
+    Raises ValueError: a recipe that does not fit its network, task or data, or of a name that no network may have; an
+    output that is no folder; a checkpoint of another recipe; a loss that is no longer finite; a batch that the devices
+    cannot share.
     """
     if steps is not None and minutes is not None:
         raise ValueError("give either a number of steps or of minutes, not both")
@@ -84,7 +85,10 @@ def train(
     begin = time.monotonic()
     model = output / recipe.name
     zoo.check_name(model)
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise ValueError(f"{output}: no folder can be made there ({err.strerror}); give another output") from err
     store = Checkpoints(output / "checkpoints") if checkpoints and recipe.run.checkpoint_every else None
     about = _previous(store, recipe, restart, steps)
     network, task = build(recipe, data)

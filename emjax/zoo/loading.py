@@ -33,7 +33,10 @@ def load(name: str | os.PathLike[str], /, **settings: Any) -> Any:
             f"{text} is a network ({known.kind}) that recovers nothing by itself; emjax.zoo.network({text!r}) gives "
             "it, and emjax.denoisers.NetworkDenoiser makes a denoiser for plug-and-play of one that denoises"
         )
-    cls = wrapper(known.reconstructor)
+    try:
+        cls = wrapper(known.reconstructor)
+    except ValueError as error:
+        raise ValueError(f"{files.beside(known.path, '.json')}: {error}") from None
     fields = [f.name for f in dataclasses.fields(cls) if f.name != "network"]
     if unknown := set(settings) - set(fields):
         raise TypeError(f"{text} has no setting {', '.join(sorted(unknown))}; it has {', '.join(fields) or 'none'}")

@@ -117,7 +117,13 @@ def read(path: str | os.PathLike[str]) -> "Network":
             raise ValueError(f"{file}: {key} is {value.dtype}, a network is kept as {' or '.join(_READ)}")
         if not np.isfinite(value).all():
             raise ValueError(f"{file}: {key} holds NaN or infinity; its training went wrong, take another checkpoint")
-    return _fill(known.kind, known.settings, arrays, str(beside(known.path, ".json")))
+    filled = _fill(known.kind, known.settings, arrays, str(beside(known.path, ".json")))
+    if (count := sum(a.size for a in arrays.values())) != known.parameters:
+        raise ValueError(
+            f"{file}: it has {count:,} parameters, {known.path.name}.json says {known.parameters:,}; the JSON is "
+            "edited or another network's, fetch both again"
+        )
+    return filled
 
 
 def _parameters(network: Any) -> dict[str, Any]:

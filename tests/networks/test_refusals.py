@@ -31,6 +31,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "dual": (lambda: build("learned-primal-dual", {"dual": "fan"}), ValueError, "unknown dual 'fan'; there are image"),
     "dncnn": (lambda: build("dncnn", {"depth": 1}), ValueError, "width >= 1 and depth >= 2"),
     "unshuffle": (lambda: build("scan", {"unshuffle": 3}), ValueError, "unshuffle divides 4, got 3"),
+    "fewer than none": (lambda: build("scan", {"field_steps": -1}), ValueError, "field_steps of a scan network counts"),
+    "half a block": (lambda: build("scan", {"encoder": (0, 1, 1.5)}), ValueError, "whole numbers, 0 or more, got (0, "),
+    "no channels": (lambda: build("scan", {"widths": (8, 0, 8)}), ValueError, "whole numbers, 1 or more, got (8, 0"),
+    "no block": (lambda: build("scan", {"unshuffle": 0}), ValueError, "whole numbers, 1 or more, got (0,)"),
     "levels": (lambda: build("scan", {"decoder": (1,)}), ValueError, "3 counts of encoder blocks and 2 of"),
     "no operator": (lambda: network("modl")(jnp.zeros(3), np.ones(3)), TypeError, "MoDL(y, A) takes an operator"),
     "shape": (lambda: network("ista-net")(jnp.zeros((6, 4)), PIXELS), ValueError, "have shape (6, 4), but"),
@@ -40,13 +44,16 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "volume": (lambda: network("deep-inverse")(jnp.zeros((4, 4, 4)), VOLUME), ValueError, "recovers real images (h, w"),
     "complex images": (lambda: network("modl")(jnp.zeros((6, 5)), COMPLEX), ValueError, "recovers real images (h, w)"),
     "no matrix": (
-        lambda: network("ista-net-plus")(jnp.zeros((6, 5)), PIXELS), ValueError, "build the network with start='backpr"
+        lambda: network("ista-net-plus")(jnp.zeros((6, 5)), PIXELS), ValueError, "For pixel scans take scan-compact or"
     ),
     "no image of measurements": (
         lambda: network("primal-dual")(measured("modl"), operator("blocks")), ValueError, "with dual='pointwise'"
     ),
     "complex measurements": (
         lambda: network("primal-dual")(jnp.zeros((6, 5)), Fourier((6, 5))), ValueError, "takes real measurements"
+    ),
+    "complex measurements of a real operator": (
+        lambda: network("scan")(jnp.zeros((6, 5), complex), PIXELS), TypeError, "makes real measurements, got complex"
     ),
     "another matrix": (
         lambda: network("lista")(jnp.zeros((6, 5)), PIXELS), ValueError, "takes 12 measurements of 20 elements"

@@ -58,10 +58,24 @@ def test_measured_pixels_stay_without_noise(compact: Any, scans: Any) -> None:
     np.testing.assert_allclose(A(x), A(truth), atol=1e-5)
 
 
-def test_grey_values_may_be_of_any_size(compact: Any, scans: Any) -> None:
+def test_fine_texture_is_no_noise(compact: Any, scans: Any) -> None:
+    truth, _, A = scans
+    texture = 0.1 * jnp.std(truth) * jax.random.normal(jax.random.key(9), truth.shape)
+    x = compact(A(truth + texture), A)
+    np.testing.assert_allclose(A(x), A(truth + texture), atol=2e-3)
+
+
+@pytest.mark.parametrize("unit", [1e-20, 1e3, 1e18])
+def test_grey_values_may_be_of_any_size(compact: Any, scans: Any, unit: float) -> None:
     _, y, A = scans
-    x = compact(y, A, Noise(0.0, 0.05))
-    np.testing.assert_allclose(compact(1e3 * y, A, Noise(0.0, 50.0)), 1e3 * x, rtol=1e-3, atol=1)
+    np.testing.assert_allclose(compact(unit * y, A) / unit, compact(y, A), atol=1e-3)
+    told = compact(y, A, Noise(0.0, 0.05))
+    np.testing.assert_allclose(compact(unit * y, A, Noise(0.0, 0.05 * unit)) / unit, told, atol=1e-3)
+
+
+def test_a_constant_scan_has_a_derivative(compact: Any, scans: Any) -> None:
+    A = PixelSampling(scans[2].mask[0])
+    assert jnp.all(jnp.isfinite(jax.grad(lambda y: compact(y, A).sum())(jnp.full(SHAPE, 0.5))))
 
 
 def test_soft_weights_measure_what_masks_do(compact: Any, scans: Any) -> None:
@@ -99,5 +113,8 @@ def test_what_it_cannot_take_is_said(compact: Any) -> None:
         compact(jnp.ones((5, 5)), PixelSampling(np.ones(SHAPE)))
     with pytest.raises(TypeError, match="scan network"):
         ScanRecovery(jnp.ones(3))
+    for name, value in (("read_sigma", -1), ("contrast", 0), ("level", np.nan), ("read_sigma", np.inf)):
+        with pytest.raises(ValueError, match=f"the {name} of a scan"):
+            emjax.load("scan-compact", **{name: value})
     with pytest.raises(TypeError, match="no setting"):
         emjax.load("scan-compact", weight=0.1)

@@ -21,6 +21,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "set").mkdir()
     tifffile.imwrite(tmp_path / "set" / "stack.tif", STACK, photometric="minisblack")
     tifffile.imwrite(tmp_path / "deep.tif", DEEP)
+    tifffile.imwrite(tmp_path / "sparse.tif", np.tile(np.float32([[0.1, 0.5], [np.nan, 0.9]]), (10, 10)))
     return tmp_path
 
 
@@ -77,6 +78,8 @@ def test_the_cache_stands_for_the_files(folder: Path) -> None:
         (Source("deep.tif", slices="a:b"), "slices = 'a:b'; expected"),
         (Source("deep.tif", slices="4:"), "leave nothing"),
         (Source("deep.tif", rows=":5"), r"\(deep.tif\) has an image of 5 x 25 pixels, smaller than the crop of 8"),
+        (Source("sparse.tif"), r"sparse.tif: 25.0% of the pixels are NaN, which is not measured"),
+        (Source(phantom={"count": 0}), r"data.train\[0\]: the count of phantoms is a whole number above 0, got 0"),
         (Source(phantom={"size": 16, "sort": 1}), r"data.train\[0\]: .*sort"),
     ],
 )

@@ -19,6 +19,7 @@ from flax import nnx
 from emjax.networks import NETWORKS, Network
 from emjax.training import Recipe, Result, train
 from emjax.training import parameters as par
+from emjax.training.checkpoints import Checkpoints
 from emjax.training.step import Validation
 
 
@@ -158,6 +159,23 @@ def test_no_array_but_parameters_is_trained(recipe: Recipe, tmp_path: Path) -> N
         del NETWORKS[Holder.kind]
     np.testing.assert_array_equal(network.matrix, np.ones((16, 16)))
     assert float(network.fixed[...]) == 0.5 and float(network.gain[...]) != 1
+
+
+def test_an_output_that_is_no_folder(recipe: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="file: no folder can be made there"):
+        train(recipe, tmp_path / "file", quiet=True)
+
+
+def test_a_full_disk_is_called_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("RESOURCE_EXHAUSTED: [OS error 28: No space left on device] while writing")
+
+    store = Checkpoints(tmp_path / "checkpoints")
+    monkeypatch.setattr(type(store._open()), "save", full)
+    with pytest.raises(ValueError, match=r"the checkpoint of step 5 cannot be written .the disk is full"):
+        store.save(5, {"a": jnp.zeros(3)}, {})
+    store.close()
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(recipe: Recipe, whole: Result, tmp_path: Path) -> None:
