@@ -154,6 +154,12 @@ class LinearOperator:
         """`y` with what the operator never measures set to zero, whatever it holds (NaN included)."""
         return y
 
+    def count_measured(self) -> Array:
+        """How many numbers (real ones of real items) the measurements of one item tell; off a mask there are none."""
+        count = jnp.sum(self.measured(jnp.ones(self.out_shape)))
+        real = not jnp.issubdtype(self.in_dtype, jnp.complexfloating)
+        return count * (2 if real and jnp.issubdtype(self.out_dtype, jnp.complexfloating) else 1)
+
     @property
     def has_resolvent(self) -> bool:
         """Whether `resolvent` has a closed form."""

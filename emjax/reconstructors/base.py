@@ -11,12 +11,14 @@ from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from emjax._pytree import batch_axes, may_have_batch
 from emjax.acquisition.noise import Noise
 from emjax.operators import LinearOperator
-from emjax.operators.base import check_measured
+from emjax.operators.base import as_float, check_measured
+from emjax.solvers import Solution, Status
 from emjax.solvers.transforms import by_backend
 
 
@@ -69,6 +71,37 @@ def check_noise(noise: Any) -> None:
     """TypeError for a noise level that is no `Noise`."""
     if noise is not None and not isinstance(noise, Noise):
         raise TypeError(f"noise is a Noise, for example Noise(read_sigma=0.05); got {type(noise).__name__}")
+
+
+def check_gap(gap: Any) -> Array:
+    """A relative gap, or one an item; ValueError for negative ones and NaN."""
+    gap = as_float(gap)
+    if not isinstance(gap, jax.core.Tracer) and not bool(np.all(np.asarray(gap) >= 0)):
+        raise ValueError(f"gap is the relative duality gap to reach, 0 or more, got {gap}")
+    return gap
+
+
+def check_steps(steps: Any) -> Array:
+    """A number of steps, or one an item."""
+    if isinstance(steps, jax.core.Tracer):
+        return steps
+    known = np.asarray(steps)
+    if known.dtype.kind not in "iu":
+        raise TypeError(f"max_steps: a whole number of 0 or more, got {steps!r}")
+    if known.size and known.min() < 0:
+        raise ValueError(f"max_steps: a whole number of 0 or more, got {steps!r}")
+    return jnp.asarray(known, jnp.int32)
+
+
+def check_transform(transform: Any) -> None:
+    """TypeError for a transform that is no operator."""
+    if transform is not None and not isinstance(transform, LinearOperator):
+        raise TypeError(f"transform is a linear operator, such as Wavelet(shape), or None; got {transform!r}")
+
+
+def recovered(solution: Solution) -> Array:
+    """The item that one solve found; NaN, for want of a status, where it met numbers that are none."""
+    return jnp.where(solution.status == Status.NON_FINITE, jnp.nan, solution.value)
 
 
 def _key(key: Array | None) -> Array:

@@ -17,7 +17,14 @@ from emjax.functionals import L1, Box, LeastSquares
 from emjax.functionals.base import weights
 from emjax.operators import LinearOperator, PixelSampling, Wavelet
 from emjax.operators.base import as_float
-from emjax.reconstructors.base import Reconstructor, grey_level, noise_weights
+from emjax.reconstructors.base import (
+    Reconstructor,
+    check_gap,
+    check_steps,
+    grey_level,
+    noise_weights,
+    recovered,
+)
 from emjax.reconstructors.selection import by_rule, check_rule, level, trusted
 from emjax.solvers import FISTA, PDHG, TGV, TV, Problem, Term, solve
 
@@ -96,7 +103,7 @@ class TotalVariation(Reconstructor):
 
     def __post_init__(self) -> None:
         check_rule(self.rule)
-        assign(self, weight=check_weight(self.weight), gap=as_float(self.gap), max_steps=jnp.asarray(self.max_steps))
+        assign(self, weight=check_weight(self.weight), gap=check_gap(self.gap), max_steps=check_steps(self.max_steps))
 
     def problem(self, data: LeastSquares, weight: Array) -> Problem:
         """The problem that is solved."""
@@ -126,7 +133,12 @@ class TotalVariation(Reconstructor):
             first = solve(self.problem(LeastSquares(A, y), self.weight), PDHG(), gap=1e-2, max_steps=200)
             weights = noise_weights(first.value, noise, A.mask)
         problem = self.problem(LeastSquares(A, y, weights), self.weight)
-        return solve(problem, PDHG(), gap=self.gap, max_steps=self.max_steps).value
+        x = recovered(solve(problem, PDHG(), gap=self.gap, max_steps=self.max_steps))
+        return jnp.where(jnp.any(jnp.isinf(self.weight)), self._flat(y, A), x)
+
+    def _flat(self, y: Array, A: LinearOperator) -> Array:
+        """The answer for an infinite weight: the best uniform image."""
+        return jnp.asarray(grey_level(y, A))
 
 
 @pytree_dataclass
@@ -151,6 +163,9 @@ class TotalGeneralisedVariation(TotalVariation):
     def _bounds(self, data: LeastSquares) -> tuple[Box, ...]:
         return (_widened(data),)
 
+    def _flat(self, y: Array, A: LinearOperator) -> Array:
+        return jnp.full((), jnp.nan, y.dtype)  # the best plane, which nobody asks for
+
 
 @pytree_dataclass
 class WaveletL1(Reconstructor):
@@ -172,7 +187,7 @@ class WaveletL1(Reconstructor):
 
     def __post_init__(self) -> None:
         check_rule(self.rule)
-        assign(self, weight=check_weight(self.weight), gap=as_float(self.gap), max_steps=jnp.asarray(self.max_steps))
+        assign(self, weight=check_weight(self.weight), gap=check_gap(self.gap), max_steps=check_steps(self.max_steps))
         assign(self, decay=as_float(self.decay))
 
     def problem(self, data: LeastSquares, weight: Array) -> Problem:
@@ -205,4 +220,5 @@ class WaveletL1(Reconstructor):
             start = first.value
             weights = noise_weights(offset + start, noise, A.mask)
         problem = self.problem(LeastSquares(A, centred, weights), self.weight)
-        return offset + solve(problem, FISTA(), gap=self.gap, max_steps=self.max_steps, start=start).value
+        x = recovered(solve(problem, FISTA(), gap=self.gap, max_steps=self.max_steps, start=start))
+        return offset + jnp.where(jnp.isinf(self.weight), 0, x)
