@@ -149,7 +149,10 @@ def solve(
     if isinstance(gradient, Implicit | OneStep):
         args = lax.stop_gradient(args)
     if isinstance(gradient, Unrolled):
-        carry = _unrolled(flat, solver, (state, x0), steps=gradient.steps, batched=bool(batch))
+        if batch and (place := placement(flat)) is not None:
+            carry = split(_local_unrolled, *place, flat, solver, (state, x0), rows=gradient.steps)
+        else:
+            carry = _unrolled(flat, solver, (state, x0), steps=gradient.steps, batched=bool(batch))
     elif progress is None:
         carry = _batch(*args, limit, rows=history, size=size)
     else:
@@ -294,6 +297,10 @@ def _unrolled(flat: Any, solver: Solver, start: Any, *, steps: int, batched: boo
     if not batched:
         return one(problem, solver, start)
     return jax.vmap(one, in_axes=(axes.value, None, 0))(problem, solver, start)
+
+
+def _local_unrolled(flat: Any, solver: Any, start: Any, rows: int) -> Carry:
+    return _unrolled(flat, solver, start, steps=rows, batched=True)
 
 
 def _differentiable(way: Any, flat: Any, solver: Solver, carry: Carry, *, batched: bool) -> Array:
