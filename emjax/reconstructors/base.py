@@ -141,7 +141,8 @@ def _over_items(fn: Any, recon: Reconstructor, y: Array, A: LinearOperator, nois
     axes = jax.tree.unflatten(treedef, [0 if c else None for c in counts])
     ys = jnp.broadcast_to(y, (*batch, *A.out_shape)).reshape(size, *A.out_shape)
     keys = jax.random.split(key, size)
-    run = fn if recon._vectorised else by_backend(fn)
+    # A batch item by item has no derivative in reverse; the solves within choose for themselves how to run.
+    run = fn if recon._vectorised or getattr(recon, "gradient", None) is not None else by_backend(fn)
     out = jax.vmap(run, in_axes=(axes[0], 0, axes[1], axes[2], 0))(moved[0], ys, moved[1], moved[2], keys)
     # Weights that were fitted have a value an item; the parameters of a network stay as they are.
     own = jax.tree.map(lambda _: True, out) if isinstance(out, Array) else may_have_batch(out)

@@ -308,7 +308,7 @@ def _settled(final: Array, least: Array, moved: Array, x: Array, damping: Array)
 
 def scaled(y: Array) -> tuple[Array, Array]:
     """The measurements over the power of two below their largest, and that: squares stay in the range of float32."""
-    largest = jnp.max(jnp.abs(y))
+    largest = jnp.max(jnp.abs(lax.stop_gradient(y)))
     largest = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
     unit = jnp.ldexp(jnp.ones_like(largest), jnp.frexp(largest)[1] - 1)
     return y / unit, unit

@@ -25,14 +25,15 @@ from emjax.operators.base import complex_items
 from emjax.reconstructors.base import Reconstructor, check_gap, check_steps, check_transform, recovered
 from emjax.reconstructors.greedy import known
 from emjax.reconstructors.message_passing import scaled
-from emjax.solvers import FISTA, PDHG, ParetoRoot, Problem, Solver, Term, solve
+from emjax.solvers import FISTA, PDHG, Implicit, OneStep, ParetoRoot, Problem, Solver, Term, Unrolled, solve
 from emjax.solvers.certificate import norm
 from emjax.solvers.gradients import count
 
 
 @pytree_dataclass
 class SparseMethod(Reconstructor):
-    """What the methods share. gap: the relative duality gap to reach. transform: `W`.
+    """What the methods share. gap: the relative duality gap to reach. transform: `W`. gradient: how to differentiate,
+    as in `solve`: `emjax.solvers.Implicit()`; without it a derivative raises.
 
     Raises ValueError where `W` is not known to be orthonormal.
     """
@@ -43,6 +44,7 @@ class SparseMethod(Reconstructor):
     gap: Any = leaf("_scalar", default=1e-4, kw_only=True)
     max_steps: Any = leaf("_scalar", default=5000, kw_only=True)
     transform: LinearOperator | None = dataclasses.field(default=None, kw_only=True)
+    gradient: Implicit | OneStep | Unrolled | None = dataclasses.field(default=None, kw_only=True)
 
     def _check(self) -> None:
         """Validate the settings (in `__post_init__`)."""
@@ -68,7 +70,8 @@ class SparseMethod(Reconstructor):
         """The answer of a problem in multiples of `unit`, whose measurements are zero where the answer is `zero`."""
         if start is not None:
             start = jnp.where(zero, 0, start / unit)
-        return unit * recovered(solve(problem, solver, gap=self.gap, max_steps=self.max_steps, start=start))
+        settings = {"gap": self.gap, "max_steps": self.max_steps, "gradient": self.gradient}
+        return unit * recovered(solve(problem, solver, start=start, **settings))
 
 
 @pytree_dataclass

@@ -9,6 +9,7 @@ import pytest
 
 from emjax import Noise
 from emjax.operators import DCT, Dense, PixelSampling, SubsampledDCT, SubsampledFourier
+from emjax.operators.scrambled import Scramble
 from emjax.reconstructors import (
     AMP,
     HTP,
@@ -27,7 +28,7 @@ from emjax.reconstructors import (
     WaveletL1,
 )
 from emjax.reconstructors.message_passing import donoho_tanner
-from emjax.solvers import ParetoRoot
+from emjax.solvers import Implicit, ParetoRoot
 
 M, N, K = 12, 20, 2
 RNG = np.random.default_rng(0)
@@ -86,7 +87,13 @@ def test_batches_of_nothing_and_of_one(method: Any) -> None:
     np.testing.assert_allclose(one[0], X, atol=0.05)
 
 
-@every
+QUICK = ("OMP", "AMP", "Lasso")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(m, id=k, marks=() if k in QUICK else pytest.mark.slow) for k, m in METHODS.items()],
+)
 def test_numbers_of_any_kind_and_size(method: Any) -> None:
     """Integers, half and double precision; complex numbers of a real matrix, which acts on both parts; 1e30."""
     np.testing.assert_allclose(method(Y.astype("f2"), A), X, atol=0.05)
@@ -162,7 +169,7 @@ def test_settings_that_cannot_be_meant(make: Any, error: type[Exception], words:
 
 def test_values_at_their_limits() -> None:
     """A weight or tolerance of zero, infinity, and NaN: the exact answer, or NaN."""
-    for method in (lambda t: BasisPursuit(t, max_steps=500), lambda t: BasisPursuit(t, solver=ParetoRoot())):
+    for method in (BasisPursuit, lambda t: BasisPursuit(t, solver=ParetoRoot())):
         exact, beyond, endless, unknown = np.asarray(method(np.array([0, 3, np.inf, np.nan], "f4"))(Y, A))
         np.testing.assert_allclose(exact, X, atol=1e-2)
         assert np.linalg.norm(Y) < 3 and (beyond == 0).all() and (endless == 0).all() and np.isnan(unknown).all()
@@ -199,6 +206,19 @@ def test_weights_of_images_at_their_limits() -> None:
         np.testing.assert_allclose(run(0.0)[mask > 0], y[mask > 0], atol=1e-4)
 
 
+def test_derivatives_of_a_batch_are_those_of_its_items() -> None:
+    mask = (RNG.random((8, 8)) < 0.7).astype("f4")
+    scan, ys = PixelSampling(mask), RNG.random((2, 8, 8)).astype("f4")
+
+    @jax.jit
+    def slope(weight: jax.Array, y: jax.Array) -> jax.Array:
+        return jax.grad(lambda w: jnp.sum(WaveletL1(w, name="haar", gap=1e-5, gradient=Implicit())(y, scan) ** 2))(
+            weight
+        )
+
+    np.testing.assert_allclose(slope(0.05, ys), slope(0.05, ys[0]) + slope(0.05, ys[1]), rtol=1e-3)
+
+
 def test_vamp_returns_its_best_guess_where_it_diverges() -> None:
     for matrix in (TWICE, np.outer(MATRIX[:, 0], MATRIX[0]), MATRIX[:1]):
         x = np.asarray(VAMP(SoftThreshold(1.5))(matrix @ X, Dense(matrix)))
@@ -227,8 +247,6 @@ def test_amp_counts_what_was_measured() -> None:
 
 def test_amp_recovers_from_transform_samples() -> None:
     """Random samples of a scrambled transform are a matrix nearly as good as a Gaussian one, up to the same curve."""
-    from emjax.operators.scrambled import Scramble
-
     rng = np.random.default_rng(3)
     shape = (16, 32)
     x = np.zeros(512, "f4")
