@@ -50,8 +50,9 @@ class ParetoRoot:
 
     The answer lies outside of the ball of measurements by a part of its radius that is no larger than the gap. Where no
     `x` meets the constraint, `tau` grows until the step limit, or until rounding stalls it; the gap stays large. With
-    `eps = 0` the residual is the dual and gets lost in
-    rounding where it is about `sqrt(machine eps) |y|`: take PDHG for basis pursuit to more digits than that.
+    `eps = 0` the residual is the dual and gets lost in rounding where it is about `sqrt(machine eps) |y|`: `x` is then
+    right to about 3e-4 in float32 (4e-8 in float64), the certified gap stays at 0.1 or more (4e-5), and the run ends at
+    the step limit. PDHG reaches 1e-6 (1e-15): take it for basis pursuit.
     """
 
     check_every: int = static(default=20)
