@@ -5,9 +5,10 @@ pursuit denoising and the l1 ball), or CVXPY with Clarabel (all else), relative 
 stop at tolerances of their own, but not by more than their bar. Greedy methods: the support, and the values, against
 scikit-learn (OMP) or the published algorithm in a few lines of NumPy.
 
-    python benchmarks/references.py -o benchmarks/results/references.json [--quick]
+    python benchmarks/references.py -o benchmarks/results/references.json [--quick] [--only TGV]
 
-Needs the extra `bench`. Exits with 1 where a difference exceeds 1e-5 or a support differs.
+`--only` runs the comparisons whose names hold these words, and keeps the others of the JSON. Needs the extra `bench`.
+Exits with 1 where a difference exceeds 1e-5 or a support differs.
 """
 
 import argparse
@@ -28,12 +29,13 @@ import spgl1
 from sklearn.linear_model import Lasso as SklearnLasso
 from sklearn.linear_model import OrthogonalMatchingPursuit
 
-from emjax import L1, TV, Box, L1Ball, L2Ball, LeastSquares, Problem, Term, solve
+from emjax import L1, TGV, TV, Box, L1Ball, L2Ball, LeastSquares, Problem, Term, solve
 from emjax.operators import DCT, Dense, PixelSampling
 from emjax.reconstructors import AMP, HTP, IHT, OMP, VAMP, BasisPursuit, CoSaMP, Lasso, ReweightedL1, SoftThreshold
 from emjax.solvers import ADMM, FISTA, PDHG, CondatVu, ParetoRoot
 
 BAR = 1e-5
+TGV_WEIGHT, TGV_RATIO = 0.05, 0.7
 M, N, K = 40, 80, 6
 
 
@@ -56,6 +58,10 @@ class Draw:
 
 def stacked(draws: list[Draw], field: str) -> np.ndarray:
     return np.stack([np.asarray(getattr(d, field)) for d in draws])
+
+
+def second_order(mask: np.ndarray, y: np.ndarray) -> Problem:
+    return Problem(LeastSquares(PixelSampling(mask), y), TGV(TGV_WEIGHT, TGV_RATIO), Box(0, 1))
 
 
 # The references: NumPy, scikit-learn, SPGL1, CVXPY.
@@ -116,6 +122,19 @@ def cvx_image(d: Draw) -> float:
     terms = 0.05 * cp.sum(cp.norm(pairs, 2, axis=0)) + 0.02 * cp.sum(cp.abs(C @ x @ C.T))
     data = 0.5 * cp.sum_squares(cp.multiply(d.mask, x - d.image))
     return clarabel(data + terms, (x >= 0, x <= 1))
+
+
+def cvx_second_order(d: Draw) -> float:
+    """Pixels, total generalised variation, a box: an image and a field, the norms over explicit matrices."""
+    terms = second_order(d.mask, d.mask * d.image).terms
+    image = np.eye(3 * 64).reshape(-1, 3, 8, 8)
+    z, parts = cp.Variable(3 * 64), []
+    for term, weight in zip(terms, (TGV_WEIGHT, TGV_WEIGHT * TGV_RATIO), strict=True):
+        K = np.asarray(jax.vmap(term.K.forward)(image)).reshape(3 * 64, -1).T
+        parts.append(weight * cp.sum(cp.norm(cp.reshape(K @ z, (K.shape[0] // 64, 64), order="C"), 2, axis=0)))
+    x = z[:64]
+    data = 0.5 * cp.sum_squares(cp.multiply(d.mask.ravel(), x - d.image.ravel()))
+    return clarabel(data + parts[0] + parts[1], (x >= 0, x <= 1))
 
 
 def reweighted(d: Draw, inner: Callable[[np.ndarray], np.ndarray], rounds: int, offset: float) -> np.ndarray:
@@ -244,6 +263,10 @@ def convex(draws: list[Draw]) -> dict[str, Callable[[], Objectives]]:
         problem = Problem(data, TV(0.05), Term(L1(0.02), DCT((8, 8))), Box(0, 1))
         return lambda: (optimum(problem, solver, 1e-8), cvx_image)
 
+    def smooth() -> Objectives:
+        problem = second_order(stacked(draws, "mask"), stacked(draws, "mask") * stacked(draws, "image"))
+        return optimum(problem, PDHG(), 1e-6), cvx_second_order
+
     def answers(found: Any, objective: Callable[[Draw, np.ndarray], float], reference: Any) -> Callable[[], Objectives]:
         def run() -> Objectives:
             x = np.asarray(found())
@@ -297,6 +320,7 @@ def convex(draws: list[Draw]) -> dict[str, Callable[[], Objectives]]:
         "TV, l1 and box, PDHG, CVXPY": image(PDHG()),
         "TV, l1 and box, ADMM, CVXPY": image(ADMM()),
         "TV, l1 and box, CondatVu, CVXPY": image(CondatVu()),
+        "TGV and box, PDHG, CVXPY": smooth,
         "AMP's fixed point, scikit-learn": fixed_point(AMP(SoftThreshold(2.0), iterations=1000), amp_weights),
         "AMP's fixed point, damped, scikit-learn": fixed_point(
             AMP(SoftThreshold(2.0), iterations=3000, damping=0.5), amp_weights
@@ -333,10 +357,12 @@ def greedy() -> dict[str, tuple[Any, Callable[[Draw], np.ndarray]]]:
     }
 
 
-def compare(count: int) -> list[dict[str, Any]]:
+def compare(count: int, only: str = "") -> list[dict[str, Any]]:
     draws = [Draw(seed) for seed in range(count)]
     rows = []
     for name, run in convex(draws).items():
+        if only not in name:
+            continue
         begin = time.perf_counter()
         found, reference = run()
         want = np.array([reference(d) for d in draws])
@@ -346,6 +372,8 @@ def compare(count: int) -> list[dict[str, Any]]:
         print(rows[-1], flush=True)
     A, y = Dense(stacked(draws, "matrix")), stacked(draws, "y")
     for name, (method, one) in greedy().items():
+        if only not in name:
+            continue
         found = np.asarray(method(y, A))
         want = np.stack([one(d) for d in draws])
         same = int(np.sum(np.all((found != 0) == (want != 0), 1)))
@@ -360,9 +388,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True, help="where to write the JSON")
     parser.add_argument("--quick", action="store_true", help="three problems each")
+    parser.add_argument("--only", default="", help="part of the names of the comparisons to run")
     arguments = parser.parse_args()
     with jax.enable_x64(True):
-        rows = compare(3 if arguments.quick else 20)
+        rows = compare(3 if arguments.quick else 20, arguments.only)
+    if arguments.only and arguments.output.exists():
+        earlier = json.loads(arguments.output.read_text())["comparisons"]
+        new = {row["name"]: row for row in rows}
+        rows = [new.pop(row["name"], row) for row in earlier] + list(new.values())
     peers = {name: version(name) for name in ("clarabel", "cvxpy", "jax", "scikit-learn", "spgl1")}
     report = {"bar": BAR, "peers": peers, "cpus": os.cpu_count(), "comparisons": rows}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)

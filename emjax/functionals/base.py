@@ -21,12 +21,15 @@ from emjax.operators.base import Shape, as_float
 
 
 def weights(what: str, value: Any) -> Array:
-    """Real weights as floats; ValueError for negative ones, where they are known (outside of a trace)."""
+    """Real weights as floats; ValueError for negative ones. Inside of a trace, where none is known, they become NaN,
+    which ends in a status."""
     value = as_float(value)
     if jnp.iscomplexobj(value):
         raise ValueError(f"{what} is real, got a complex value")
+    if isinstance(value, jax.core.Tracer):
+        return jnp.where(value >= 0, value, jnp.nan)
     # In NumPy: inside of a trace even the operations on known values are traced.
-    if not isinstance(value, jax.core.Tracer) and (known := np.asarray(value)).size and known.min() < 0:
+    if (known := np.asarray(value)).size and known.min() < 0:
         raise ValueError(f"{what} is 0 or more, got {known.min():g}")
     return value
 

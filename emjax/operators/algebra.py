@@ -199,6 +199,9 @@ class Compose(LinearOperator):
     def measured(self, y: Array) -> Array:
         return self.outer.measured(y)
 
+    def count_measured(self) -> Array:
+        return self.outer.count_measured()
+
     def _inner_scale(self) -> Array | None:
         """`c` with `B.H B = B B.H = c I`: an orthonormal transform up to scale."""
         return self.inner.gram_scale() if self.inner.row_scale() is not None else None
@@ -260,6 +263,9 @@ class Scale(LinearOperator):
 
     def measured(self, y: Array) -> Array:
         return self.op.measured(y)
+
+    def count_measured(self) -> Array:
+        return self.op.count_measured()
 
     def norm_bound(self) -> Array:
         return round_up(jnp.abs(self.scalar) * self.op.norm_bound())

@@ -30,7 +30,7 @@ def as_float(x: Any) -> Array:
     """
     try:
         x = jnp.asarray(float(x) if isinstance(x, int) else x)
-    except TypeError as err:
+    except (TypeError, ValueError) as err:  # None is a ValueError there
         raise TypeError(f"a number or an array of numbers is expected, got {x!r}") from err
     if x.dtype == bool:
         return x.astype(jnp.float32)  # exact, and it widens to what it meets
@@ -58,6 +58,8 @@ def check_measured(A: "LinearOperator", y: Any, owner: str) -> Array:
             f"{owner} takes an operator, such as PixelSampling(mask), and measurements; got {type(A).__name__}"
         )
     y, shape = as_float(y), A.out_shape
+    if jnp.finfo(y.dtype).bits < 32:  # half precision is computed in what the operator computes in
+        y = y.astype(jnp.promote_types(y.dtype, A.out_dtype))
     if y.ndim < len(shape) or y.shape[y.ndim - len(shape) :] != shape:
         raise ValueError(f"the measurements have shape {y.shape}, but {A} gives {shape}; extra batch axes go in front")
     try:
@@ -65,6 +67,12 @@ def check_measured(A: "LinearOperator", y: Any, owner: str) -> Array:
     except (TypeError, ValueError) as err:
         masks = ", ".join(str(v.shape) for v in jax.tree.leaves(A) if jnp.ndim(v) >= len(shape))
         raise ValueError(f"the batch axes of the measurements {y.shape} and of {A}, {masks}, do not fit") from err
+
+
+def complex_items(A: "LinearOperator", y: Array) -> bool:
+    """Whether `x` is complex: items of `A` are, or a real `A` measured complex `y`, its both parts alike."""
+    measured = jnp.iscomplexobj(y) and not jnp.issubdtype(A.out_dtype, jnp.complexfloating)
+    return measured or bool(jnp.issubdtype(A.in_dtype, jnp.complexfloating))
 
 
 class LinearOperator:
@@ -145,6 +153,12 @@ class LinearOperator:
     def measured(self, y: Array) -> Array:
         """`y` with what the operator never measures set to zero, whatever it holds (NaN included)."""
         return y
+
+    def count_measured(self) -> Array:
+        """How many numbers (real ones of real items) the measurements of one item tell; off a mask there are none."""
+        count = jnp.sum(self.measured(jnp.ones(self.out_shape)))
+        real = not jnp.issubdtype(self.in_dtype, jnp.complexfloating)
+        return count * (2 if real and jnp.issubdtype(self.out_dtype, jnp.complexfloating) else 1)
 
     @property
     def has_resolvent(self) -> bool:

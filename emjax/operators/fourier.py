@@ -121,6 +121,10 @@ class SubsampledFourier(LinearOperator):
     def measured(self, y: Array) -> Array:
         return jnp.where(self.mask != 0, y, 0)
 
+    def count_measured(self) -> Array:
+        # Of a real item the opposite frequency tells the same.
+        return jnp.sum(self._gram_spectrum() > 0).astype(jnp.real(self.mask).dtype)
+
     def gram_spectrum(self, basis: str) -> Array | None:
         return self._gram_spectrum() if basis == "fft" else None
 

@@ -11,12 +11,14 @@ from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from emjax._pytree import batch_axes, may_have_batch
 from emjax.acquisition.noise import Noise
 from emjax.operators import LinearOperator
-from emjax.operators.base import check_measured
+from emjax.operators.base import as_float, check_measured
+from emjax.solvers import Solution, Status
 from emjax.solvers.transforms import by_backend
 
 
@@ -71,6 +73,37 @@ def check_noise(noise: Any) -> None:
         raise TypeError(f"noise is a Noise, for example Noise(read_sigma=0.05); got {type(noise).__name__}")
 
 
+def check_gap(gap: Any) -> Array:
+    """A relative gap, or one an item; ValueError for negative ones and NaN."""
+    gap = as_float(gap)
+    if not isinstance(gap, jax.core.Tracer) and not bool(np.all(np.asarray(gap) >= 0)):
+        raise ValueError(f"gap is the relative duality gap to reach, 0 or more, got {gap}")
+    return gap
+
+
+def check_steps(steps: Any) -> Array:
+    """A number of steps, or one an item."""
+    if isinstance(steps, jax.core.Tracer):
+        return steps
+    known = np.asarray(steps)
+    if known.dtype.kind not in "iu":
+        raise TypeError(f"max_steps: a whole number of 0 or more, got {steps!r}")
+    if known.size and known.min() < 0:
+        raise ValueError(f"max_steps: a whole number of 0 or more, got {steps!r}")
+    return jnp.asarray(known, jnp.int32)
+
+
+def check_transform(transform: Any) -> None:
+    """TypeError for a transform that is no operator."""
+    if transform is not None and not isinstance(transform, LinearOperator):
+        raise TypeError(f"transform is a linear operator, such as Wavelet(shape), or None; got {transform!r}")
+
+
+def recovered(solution: Solution) -> Array:
+    """The item that one solve found; NaN, for want of a status, where it met numbers that are none."""
+    return jnp.where(solution.status == Status.NON_FINITE, jnp.nan, solution.value)
+
+
 def _key(key: Array | None) -> Array:
     if key is None or isinstance(key, int):
         return jax.random.key(key or 0)
@@ -108,7 +141,8 @@ def _over_items(fn: Any, recon: Reconstructor, y: Array, A: LinearOperator, nois
     axes = jax.tree.unflatten(treedef, [0 if c else None for c in counts])
     ys = jnp.broadcast_to(y, (*batch, *A.out_shape)).reshape(size, *A.out_shape)
     keys = jax.random.split(key, size)
-    run = fn if recon._vectorised else by_backend(fn)
+    # A batch item by item has no derivative in reverse; the solves within choose for themselves how to run.
+    run = fn if recon._vectorised or getattr(recon, "gradient", None) is not None else by_backend(fn)
     out = jax.vmap(run, in_axes=(axes[0], 0, axes[1], axes[2], 0))(moved[0], ys, moved[1], moved[2], keys)
     # Weights that were fitted have a value an item; the parameters of a network stay as they are.
     own = jax.tree.map(lambda _: True, out) if isinstance(out, Array) else may_have_batch(out)

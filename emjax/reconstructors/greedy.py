@@ -16,9 +16,11 @@ from jax import Array, lax
 
 from emjax._pytree import assign, leaf, pytree_dataclass, static
 from emjax.acquisition.noise import Noise
+from emjax.functionals.base import weights
 from emjax.operators import Dense, LinearOperator
-from emjax.operators.base import as_float
-from emjax.reconstructors.base import Reconstructor
+from emjax.operators.base import complex_items
+from emjax.reconstructors.base import Reconstructor, check_steps, check_transform
+from emjax.solvers.gradients import count
 
 
 class Atoms(NamedTuple):
@@ -34,8 +36,7 @@ class Atoms(NamedTuple):
     def adjoint(self, r: Array) -> Array:
         back = self.op.adjoint(r) / self.unit
         # Real coefficients of complex measurements: the real part is the adjoint.
-        wanted = jnp.issubdtype(self.op.in_dtype, jnp.complexfloating)
-        return (back if wanted else jnp.real(back)).ravel()
+        return (back if complex_items(self.op, self.y) else jnp.real(back)).ravel()
 
     def vector(self, r: Array) -> Array:
         """Measurements as a vector whose inner product is the one of the items: for real items that of real numbers."""
@@ -51,7 +52,7 @@ class Atoms(NamedTuple):
 
     @property
     def _split(self) -> bool:
-        return jnp.iscomplexobj(self.y) and not jnp.issubdtype(self.op.in_dtype, jnp.complexfloating)
+        return jnp.iscomplexobj(self.y) and not complex_items(self.op, self.y)
 
     @property
     def size(self) -> int:
@@ -140,9 +141,8 @@ class Greedy(Reconstructor):
     transform: LinearOperator | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.sparsity, bool) or int(self.sparsity) != self.sparsity or self.sparsity < 1:
-            raise ValueError(f"sparsity is a whole number of 1 or more, got {self.sparsity!r}")
-        assign(self, sparsity=int(self.sparsity), tolerance=as_float(self.tolerance))
+        check_transform(self.transform)
+        assign(self, sparsity=count("sparsity", self.sparsity, 1), tolerance=weights("the tolerance", self.tolerance))
 
     def _recover(self, y: Array, A: LinearOperator, noise: Noise | None) -> Array:
         W = self.transform
@@ -160,7 +160,7 @@ class Greedy(Reconstructor):
         unit = jnp.where((unit > 0) & jnp.isfinite(unit), unit, 1)
         method = dataclasses.replace(self, tolerance=self.tolerance / unit)
         c = unit * method._coefficients(Atoms(op, y / unit))
-        c = jnp.where(known(y, op), c, jnp.nan).reshape(op.in_shape)
+        c = jnp.where(known(y, op) & ~jnp.isnan(self.tolerance), c, jnp.nan).reshape(op.in_shape)
         return c if W is None else W.adjoint(c)
 
     def _coefficients(self, atoms: Atoms) -> Array:
@@ -217,6 +217,10 @@ class Thresholding(Greedy):
     """Methods that go from one k-sparse guess to the next until the support stays; the best guess is returned."""
 
     max_steps: Any = leaf("_scalar", default=100)
+
+    def __post_init__(self) -> None:
+        Greedy.__post_init__(self)
+        assign(self, max_steps=check_steps(self.max_steps))
 
     def _coefficients(self, atoms: Atoms) -> Array:
         def running(s: _Best) -> Array:

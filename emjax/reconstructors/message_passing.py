@@ -16,11 +16,13 @@ from jax import Array, lax
 
 from emjax._pytree import assign, leaf, pytree_dataclass, static
 from emjax.acquisition.noise import Noise
+from emjax.functionals.base import weights
 from emjax.functionals.denoisers import as_denoiser
 from emjax.operators import Dense, LinearOperator
-from emjax.operators.base import as_float
+from emjax.operators.base import as_float, complex_items
 from emjax.reconstructors.base import Reconstructor
 from emjax.reconstructors.greedy import column_norm, column_norms, known, square
+from emjax.solvers.gradients import count
 
 
 @pytree_dataclass
@@ -35,12 +37,12 @@ class SoftThreshold:
     alpha: Any = 1.5
 
     def __post_init__(self) -> None:
-        assign(self, alpha=as_float(self.alpha))
+        assign(self, alpha=weights("alpha", self.alpha))
 
     @classmethod
-    def minimax(cls, delta: float) -> Self:
-        """For the under-sampling ratio `delta = m / n` (Donoho, Maleki, Montanari 2009)."""
-        return cls(donoho_tanner(delta)[1])
+    def minimax(cls, delta: Any) -> Self:
+        """For the under-sampling ratio `delta = m / n` (Donoho, Maleki, Montanari 2009); an array of them, to 1e-4."""
+        return cls(_threshold(delta) if isinstance(delta, jax.Array) else donoho_tanner(delta)[1])
 
     def __call__(self, v: Array, sigma: Array) -> Array:
         size = jnp.abs(v)
@@ -65,7 +67,12 @@ class BernoulliGauss:
     variance: Any = 1.0
 
     def __post_init__(self) -> None:
-        assign(self, rho=as_float(self.rho), variance=as_float(self.variance))
+        rho, variance = as_float(self.rho), as_float(self.variance)
+        for name, value, highest in (("rho", rho, 1.0), ("variance", variance, math.inf)):
+            known = not isinstance(value, jax.core.Tracer)
+            if known and not bool(np.all((np.asarray(value) >= 0) & (np.asarray(value) <= highest))):
+                raise ValueError(f"{name} of BernoulliGauss lies between 0 and {highest:g}, got {value}")
+        assign(self, rho=rho, variance=variance)
 
     def _factor(self, square: Array, sigma: Array, half: float) -> Array:
         """The answer over `v`, a function of `|v|^2`."""
@@ -105,6 +112,18 @@ def donoho_tanner(delta: float) -> tuple[float, float]:
     return float(rho(found.x)), float(found.x)
 
 
+def _threshold(delta: Array) -> Array:
+    """The minimax threshold of `donoho_tanner`, where the ratio is known only when it runs.
+
+    At the maximum `delta = 2 phi(z) / (z + 2 (phi(z) - z Phi(-z)))`, which falls as z grows.
+    """
+    z = np.linspace(6, 0, 2049)
+    density = np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    below = np.array([0.5 * math.erfc(v / math.sqrt(2)) for v in z])
+    deltas = 2 * density / (z + 2 * (density - z * below))
+    return jnp.interp(delta, jnp.asarray(deltas, delta.dtype), jnp.asarray(z, delta.dtype))
+
+
 def divergence(eta: "InUnits", v: Array, sigma: Array, x: Array, key: Array) -> Array:
     """The mean of `d eta_i / d v_i`: the denoiser's own, or from one random probe."""
     if hasattr(eta.eta, "divergence"):
@@ -127,11 +146,13 @@ class Trace(NamedTuple):
 
 @pytree_dataclass
 class AMP(Reconstructor):
-    """`x <- eta(x + A.H z, sigma)`, `z <- y - A x + z <eta'> / delta`, `sigma = |z| / sqrt(m)`
-    For matrices with independent entries, scaled here so that their columns have norm 1 (on average, where the denoiser
-    looks at more than one entry or the columns are not at hand); others may diverge
-    (then the guess with the smallest residual is returned: take `VAMP`). denoiser: see the module; with an image
-    denoiser this is D-AMP (Metzler, Maleki, Baraniuk 2016). None: `SoftThreshold.minimax(m / n)`.
+    """`x <- eta(x + A.H z, sigma)`, `z <- y - A x + z <eta'> / delta`, `sigma = |z| / sqrt(m)`, `delta = m / n`
+
+    with m the numbers that were measured (`A.count_measured()`: pixels off a mask are none). For matrices with
+    independent entries, scaled here so that their columns have norm 1 (on average, where the denoiser looks at more
+    than one entry or the columns are not at hand); others may diverge (then the guess with the smallest residual is
+    returned: take `VAMP`). denoiser: see the module; with an image denoiser this is D-AMP (Metzler, Maleki, Baraniuk
+    2016). None: `SoftThreshold.minimax(m / n)`. damping: 1 is none.
     Source: Donoho, Maleki, Montanari 2009.
     """
 
@@ -142,8 +163,8 @@ class AMP(Reconstructor):
     damping: Any = leaf("_scalar", default=1.0)
 
     def __post_init__(self) -> None:
-        _check_iterations(self.iterations)
-        assign(self, denoiser=as_denoiser(self.denoiser), damping=as_float(self.damping))
+        assign(self, iterations=count("iterations", self.iterations, 1))
+        assign(self, denoiser=as_denoiser(self.denoiser), damping=_check_damping(self.damping))
 
     def _recover(self, y: Array, A: LinearOperator, noise: Noise | None) -> Array:
         return self._run(y, A, False)[0]
@@ -153,10 +174,13 @@ class AMP(Reconstructor):
         return self._run(A.measured(as_float(y)), A, True)
 
     def _run(self, y: Array, A: LinearOperator, keep: bool) -> tuple[Array, Trace]:
-        real = not jnp.issubdtype(A.in_dtype, jnp.complexfloating)
-        # Of real items a complex measurement tells two numbers.
-        m, n = y.size * (2 if real and jnp.iscomplexobj(y) else 1), math.prod(A.in_shape)
-        eta = SoftThreshold.minimax(min(1.0, m / n)) if self.denoiser is None else self.denoiser
+        real, n = not complex_items(A, y), math.prod(A.in_shape)
+        # Known beforehand of a matrix, elsewhere only once the mask is.
+        m: Any = y.size if isinstance(A, Dense) else jnp.maximum(A.count_measured(), 1).astype(jnp.real(y).dtype)
+        if isinstance(A, Dense) and real and jnp.iscomplexobj(y):
+            m = 2 * m
+        ratio = min(1.0, m / n) if isinstance(A, Dense) else jnp.minimum(1.0, m / n)
+        eta = SoftThreshold.minimax(ratio) if self.denoiser is None else self.denoiser
         each = getattr(eta, "scale_free", False) and isinstance(A, Dense)
         y, unit = scaled(y)
         eta = InUnits(eta, unit)
@@ -178,19 +202,18 @@ class AMP(Reconstructor):
             better = error < least
             moved = square(new - x)
             carry = new, z, jnp.where(better, new, best), jnp.where(better, error, least), moved
-            return carry, (sigma, new if keep else None)
+            return carry, (sigma, error, new if keep else None)
 
         x = jnp.zeros(A.in_shape, jnp.real(y).dtype if real else y.dtype)
         keys = jax.random.split(jax.random.key(0), self.iterations)
         begin = (x, y, x, square(y), jnp.zeros((), jnp.real(y).dtype))
-        (x, _, best, least, moved), (sigma, xs) = lax.scan(step, begin, keys)
+        (x, _, best, least, moved), (sigma, errors, xs) = lax.scan(step, begin, keys)
         final = square(y - A.forward(scale * x))
-        # The last iterate where the method has settled: on the way there, residuals may be smaller than noise allows.
-        # Where it diverges, the best one is less wrong.
-        settled = (final <= 2 * least) | (moved < (0.05 * self.damping) ** 2 * square(x))
-        x = unit * scale * jnp.where(settled, x, best)
+        x = unit * scale * jnp.where(_settled(final, least, moved, x, self.damping), x, best)
         xs = unit * scale * xs if keep else None
-        return jnp.where(known(y, A), x, jnp.nan), Trace(unit * sigma, xs)
+        # Numbers that are none from the start are no divergence: a broken denoiser, or settings of a trace.
+        sound = known(y, A) & jnp.isfinite(errors[0]) & _sound_damping(self.damping)
+        return jnp.where(sound, x, jnp.nan), Trace(unit * sigma, xs)
 
 
 @pytree_dataclass
@@ -199,6 +222,7 @@ class VAMP(Reconstructor):
 
     Alternates the denoiser with linear estimation, `(A.H A / s^2 + g I)^-1`, exact through one eigendecomposition of
     the smaller Gram matrix (or in closed form for orthonormal rows). noise_sigma: the standard deviation of the noise.
+    Where the iteration diverges, as it may for other matrices, the guess with the smallest residual is returned.
     Source: Rangan, Schniter, Fletcher 2019, algorithm 3.
     """
 
@@ -210,12 +234,12 @@ class VAMP(Reconstructor):
     damping: Any = leaf("_scalar", default=1.0)
 
     def __post_init__(self) -> None:
-        _check_iterations(self.iterations)
         assign(
             self,
+            iterations=count("iterations", self.iterations, 1),
             denoiser=as_denoiser(self.denoiser),
-            noise_sigma=as_float(self.noise_sigma),
-            damping=as_float(self.damping),
+            noise_sigma=weights("noise_sigma", self.noise_sigma),
+            damping=_check_damping(self.damping),
         )
 
     def _recover(self, y: Array, A: LinearOperator, noise: Noise | None) -> Array:
@@ -224,7 +248,7 @@ class VAMP(Reconstructor):
         dtype = jnp.real(y).dtype
         y, unit = scaled(y)
         eta = InUnits(eta, unit)
-        real = not jnp.issubdtype(A.in_dtype, jnp.complexfloating)
+        real = not complex_items(A, y)
         if real and jnp.iscomplexobj(y):
             raise ValueError(f"VAMP does not take complex measurements of real items, which {A} gives; take AMP")
         sigma = jnp.asarray(self.noise_sigma if noise is None else noise.read_sigma, dtype) / unit
@@ -240,8 +264,8 @@ class VAMP(Reconstructor):
             x = r + rows(precision * s * (coefficients - s * c) / d, back=True)
             return x, (n - s.size + jnp.sum(g / d)) / n
 
-        def step(carry: tuple, key: Array) -> tuple[tuple, None]:
-            r1, g1, _ = carry
+        def step(carry: tuple, key: Array) -> tuple[tuple, Array]:
+            r1, g1, before, best, least, _ = carry
             level = 1 / jnp.sqrt(g1)
             x1 = eta(r1, level)
             a1 = jnp.clip(divergence(eta, r1, level, x1, key), 1e-6, 1 - 1e-6)
@@ -253,7 +277,10 @@ class VAMP(Reconstructor):
             new = jnp.clip(g2 * (1 - a2) / a2, 1e-12, 1 / tiny)
             g1 = g1 * (new / g1) ** self.damping
             r1 = r1 + self.damping * ((x2 - a2 * r2) / (1 - a2) - r1)
-            return (r1, g1, x1), None
+            error = square(y - A.forward(x1))
+            better = error < least
+            best, least = jnp.where(better, x1, best), jnp.where(better, error, least)
+            return (r1, g1, x1, best, least, square(x1 - before)), error
 
         power = square(y) / jnp.maximum(jnp.sum(s**2), jnp.finfo(dtype).tiny)
         g = 1 / jnp.maximum(power, jnp.finfo(dtype).tiny)
@@ -261,14 +288,27 @@ class VAMP(Reconstructor):
         r, _ = lmmse(x, g)
         keys = jax.random.split(jax.random.key(0), self.iterations)
         # The first r is the linear estimate, taken to be as wrong as x is large.
-        (_, _, x), _ = lax.scan(step, (r, g, x), keys)
+        begin = (r, g, x, x, square(y), jnp.zeros((), dtype))
+        (_, _, x, best, least, moved), errors = lax.scan(step, begin, keys)
+        x = jnp.where(_settled(errors[-1], least, moved, x, self.damping), x, best)
         x = jnp.where(jnp.any(y != 0) & (jnp.max(s) > 0), x, 0)  # nothing measured, or nothing measurable
-        return jnp.where(known(y, A), unit * x, jnp.nan)
+        sound = (
+            known(y, A) & (jnp.isfinite(errors[0]) | jnp.all(y == 0) | (jnp.max(s) == 0)) & _sound_damping(self.damping)
+        )
+        return jnp.where(sound & ~jnp.isnan(sigma), unit * x, jnp.nan)
+
+
+def _settled(final: Array, least: Array, moved: Array, x: Array, damping: Array) -> Array:
+    """Whether the last iterate is the answer: on the way there, residuals may be smaller than noise allows.
+
+    Where the method diverges, the guess with the smallest residual is less wrong.
+    """
+    return (final <= 2 * least) | (moved < (0.05 * damping) ** 2 * square(x))
 
 
 def scaled(y: Array) -> tuple[Array, Array]:
     """The measurements over the power of two below their largest, and that: squares stay in the range of float32."""
-    largest = jnp.max(jnp.abs(y))
+    largest = jnp.max(jnp.abs(lax.stop_gradient(y)))
     largest = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
     unit = jnp.ldexp(jnp.ones_like(largest), jnp.frexp(largest)[1] - 1)
     return y / unit, unit
@@ -281,7 +321,10 @@ class InUnits(NamedTuple):
     unit: Array
 
     def __call__(self, v: Array, sigma: Array) -> Array:
-        return self.eta(self.unit * v, self.unit * sigma) / self.unit
+        x = self.eta(self.unit * v, self.unit * sigma)
+        if jnp.shape(x) != v.shape:
+            raise ValueError(f"the denoiser {self.eta} returned shape {jnp.shape(x)} for an item of shape {v.shape}")
+        return x / self.unit
 
 
 def spectrum(A: LinearOperator, y: Array) -> tuple[Array, Callable[..., Array], Array]:
@@ -306,6 +349,13 @@ def spectrum(A: LinearOperator, y: Array) -> tuple[Array, Callable[..., Array], 
     return s, rotate, jnp.conj(u.T) @ y
 
 
-def _check_iterations(iterations: Any) -> None:
-    if isinstance(iterations, bool) or not isinstance(iterations, int | np.integer) or iterations < 1:
-        raise ValueError(f"iterations is a whole number of 1 or more, got {iterations!r}")
+def _check_damping(damping: Any) -> Array:
+    """From above 0 to 1, which is none; ValueError for others. Inside of a trace they give NaN."""
+    damping = as_float(damping)
+    if not isinstance(damping, jax.core.Tracer) and not bool(np.all(_sound_damping(np.asarray(damping)))):
+        raise ValueError(f"damping lies above 0 and is 1 at most, got {damping}")
+    return damping
+
+
+def _sound_damping(damping: Any) -> Any:
+    return (damping > 0) & (damping <= 1)

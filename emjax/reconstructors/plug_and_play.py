@@ -23,7 +23,7 @@ from emjax.denoisers import NonLocalMeans
 from emjax.functionals import LeastSquares, as_denoiser
 from emjax.operators import LinearOperator, PixelSampling
 from emjax.operators.base import as_float
-from emjax.reconstructors.base import Reconstructor, noise_weights
+from emjax.reconstructors.base import Reconstructor, check_gap, check_steps, noise_weights, recovered
 from emjax.reconstructors.selection import needs_noise, scan_variance
 from emjax.reconstructors.spectral import Spectral
 from emjax.reconstructors.variational import check_weight
@@ -55,7 +55,7 @@ class PlugAndPlay(Reconstructor):
         if not isinstance(strength, jax.core.Tracer) and not bool(np.all(np.asarray(strength) > 0)):
             raise ValueError(f"the strength of plug-and-play is above 0, got {strength}")
         assign(self, weight=check_weight(self.weight), denoiser=as_denoiser(self.denoiser), strength=strength)
-        assign(self, start=start, gap=as_float(self.gap), max_steps=jnp.asarray(self.max_steps))
+        assign(self, start=start, gap=check_gap(self.gap), max_steps=check_steps(self.max_steps))
 
     def _fit(self, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Self:
         weight, scan = self.weight, isinstance(A, PixelSampling) and A.ndim == 2
@@ -84,4 +84,4 @@ class PlugAndPlay(Reconstructor):
         sigma = jnp.maximum(self.strength * jnp.std(x), limits.eps * jnp.max(jnp.abs(x)) + limits.tiny)
         solver = HQS(eta, self.weight, sigma, iterations=1, check_every=1)
         problem = Problem(LeastSquares(A, y, weights))
-        return solve(problem, solver, gap=self.gap, max_steps=self.max_steps, start=x).value
+        return recovered(solve(problem, solver, gap=self.gap, max_steps=self.max_steps, start=x))

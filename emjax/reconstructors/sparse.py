@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from emjax._pytree import assign, leaf, pytree_dataclass
@@ -20,15 +21,19 @@ from emjax.acquisition.noise import Noise
 from emjax.functionals import L1, L2Ball, LeastSquares
 from emjax.functionals.base import weights
 from emjax.operators import Identity, LinearOperator
-from emjax.operators.base import as_float
-from emjax.reconstructors.base import Reconstructor
+from emjax.operators.base import complex_items
+from emjax.reconstructors.base import Reconstructor, check_gap, check_steps, check_transform, recovered
 from emjax.reconstructors.greedy import known
-from emjax.solvers import FISTA, PDHG, ParetoRoot, Problem, Solver, Term, solve
+from emjax.reconstructors.message_passing import scaled
+from emjax.solvers import FISTA, PDHG, Implicit, OneStep, ParetoRoot, Problem, Solver, Term, Unrolled, solve
+from emjax.solvers.certificate import norm
+from emjax.solvers.gradients import count
 
 
 @pytree_dataclass
 class SparseMethod(Reconstructor):
-    """What the methods share. gap: the relative duality gap to reach. transform: `W`.
+    """What the methods share. gap: the relative duality gap to reach. transform: `W`. gradient: how to differentiate,
+    as in `solve`: `emjax.solvers.Implicit()`; without it a derivative raises.
 
     Raises ValueError where `W` is not known to be orthonormal.
     """
@@ -39,6 +44,12 @@ class SparseMethod(Reconstructor):
     gap: Any = leaf("_scalar", default=1e-4, kw_only=True)
     max_steps: Any = leaf("_scalar", default=5000, kw_only=True)
     transform: LinearOperator | None = dataclasses.field(default=None, kw_only=True)
+    gradient: Implicit | OneStep | Unrolled | None = dataclasses.field(default=None, kw_only=True)
+
+    def _check(self) -> None:
+        """Validate the settings (in `__post_init__`)."""
+        check_transform(self.transform)
+        assign(self, gap=check_gap(self.gap), max_steps=check_steps(self.max_steps))
 
     def _recover(self, y: Array, A: LinearOperator, noise: Noise | None) -> Array:
         return jnp.where(known(y, A), self._solve(y, A, noise, jnp.ones((), y.real.dtype)), jnp.nan)
@@ -55,6 +66,13 @@ class SparseMethod(Reconstructor):
         """The answer for one item, its coefficients weighted by `factors`."""
         raise NotImplementedError
 
+    def _run(self, problem: Problem, solver: Solver, unit: Array, zero: Array, start: Array | None) -> Array:
+        """The answer of a problem in multiples of `unit`, whose measurements are zero where the answer is `zero`."""
+        if start is not None:
+            start = jnp.where(zero, 0, start / unit)
+        settings = {"gap": self.gap, "max_steps": self.max_steps, "gradient": self.gradient}
+        return unit * recovered(solve(problem, solver, start=start, **settings))
+
 
 @pytree_dataclass
 class Lasso(SparseMethod):
@@ -68,13 +86,18 @@ class Lasso(SparseMethod):
     weight: Any = leaf("_scalar")
 
     def __post_init__(self) -> None:
+        self._check()
         assign(self, weight=weights("the weight of the l1 norm", self.weight))
 
     def _solve(
         self, y: Array, A: LinearOperator, noise: Noise | None, factors: Array, start: Array | None = None
     ) -> Array:
-        problem = Problem(LeastSquares(A, y), Term(L1(self.weight * factors), self._transform(A)))
-        return solve(problem, FISTA(), gap=self.gap, max_steps=self.max_steps, start=start).value
+        W, (y, unit) = self._transform(A), scaled(y)
+        weight = self.weight * factors / unit
+        # Known at once, and weights of any size with it: their squares leave the range of float32.
+        zero = jnp.all(jnp.abs(W.forward(A.adjoint(y))) <= weight)
+        problem = Problem(LeastSquares(A, jnp.where(zero, 0, y)), Term(L1(jnp.where(zero, 1, weight)), W))
+        return self._run(problem, FISTA(), unit, zero, start)
 
 
 @pytree_dataclass
@@ -91,6 +114,7 @@ class BasisPursuit(SparseMethod):
     solver: PDHG | ParetoRoot | None = None
 
     def __post_init__(self) -> None:
+        self._check()
         if self.tolerance is not None:
             assign(self, tolerance=weights("the tolerance", self.tolerance))
         if self.solver is not None and not isinstance(self.solver, PDHG | ParetoRoot):
@@ -107,9 +131,12 @@ class BasisPursuit(SparseMethod):
     def _solve(
         self, y: Array, A: LinearOperator, noise: Noise | None, factors: Array, start: Array | None = None
     ) -> Array:
-        problem = Problem(L2Ball(A, y, self._radius(y, noise)), Term(L1(factors), self._transform(A)))
+        radius, (y, unit) = self._radius(y, noise), scaled(y)
+        radius = radius / unit
+        zero = norm(y) <= radius
+        ball = L2Ball(A, jnp.where(zero, 0, y), jnp.where(zero, 0, radius))
         solver: Solver = PDHG() if self.solver is None else self.solver
-        return solve(problem, solver, gap=self.gap, max_steps=self.max_steps, start=start).value
+        return self._run(Problem(ball, Term(L1(factors), self._transform(A))), solver, unit, zero, start)
 
 
 @pytree_dataclass
@@ -130,10 +157,12 @@ class ReweightedL1(Reconstructor):
     def __post_init__(self) -> None:
         if not isinstance(self.method, SparseMethod):
             raise TypeError(f"ReweightedL1 repeats BasisPursuit() or Lasso(weight), got {self.method!r}")
-        traced = isinstance(self.rounds, jax.core.Tracer)
-        if not traced and (isinstance(self.rounds, bool) or int(self.rounds) != self.rounds or self.rounds < 0):
-            raise ValueError(f"rounds is a whole number of 0 or more, got {self.rounds!r}")
-        assign(self, rounds=jnp.asarray(self.rounds, jnp.int32), offset=as_float(self.offset))
+        if not isinstance(self.rounds, jax.core.Tracer):
+            count("rounds", self.rounds)
+        offset = weights("offset", self.offset)
+        if not isinstance(offset, jax.core.Tracer) and not bool(np.all((np.asarray(offset) > 0) & np.isfinite(offset))):
+            raise ValueError(f"offset is a finite number above 0, got {offset}")
+        assign(self, rounds=jnp.asarray(self.rounds, jnp.int32), offset=offset)
 
     def _recover(self, y: Array, A: LinearOperator, noise: Noise | None) -> Array:
         W, dtype = self.method._transform(A), y.real.dtype
@@ -145,6 +174,6 @@ class ReweightedL1(Reconstructor):
             d = jnp.where(i == 0, (self.offset * jnp.max(size)).astype(dtype), d)
             return x, jnp.where(d > 0, d / jnp.where(d > 0, size + d, 1), 1), d
 
-        x = jnp.zeros(A.in_shape, A.in_dtype if jnp.issubdtype(A.in_dtype, jnp.complexfloating) else dtype)
+        x = jnp.zeros(A.in_shape, jnp.result_type(dtype, jnp.complex64) if complex_items(A, y) else dtype)
         begin = (x, jnp.ones(W.out_shape, dtype), jnp.zeros((), dtype))
         return jnp.where(known(y, A), lax.fori_loop(0, self.rounds + 1, again, begin)[0], jnp.nan)

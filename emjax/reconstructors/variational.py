@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from emjax._pytree import assign, leaf, pytree_dataclass, static
 from emjax.acquisition.noise import Noise
@@ -17,7 +17,14 @@ from emjax.functionals import L1, Box, LeastSquares
 from emjax.functionals.base import weights
 from emjax.operators import LinearOperator, PixelSampling, Wavelet
 from emjax.operators.base import as_float
-from emjax.reconstructors.base import Reconstructor, grey_level, noise_weights
+from emjax.reconstructors.base import (
+    Reconstructor,
+    check_gap,
+    check_steps,
+    grey_level,
+    noise_weights,
+    recovered,
+)
 from emjax.reconstructors.selection import by_rule, check_rule, level, trusted
 from emjax.solvers import FISTA, PDHG, TGV, TV, Problem, Term, solve
 
@@ -81,9 +88,11 @@ class TotalVariation(Reconstructor):
 
     weight: None or "auto" estimates it. rule: how; "auto" takes held-out pixels for 2-D pixel scans, the discrepancy
     principle (needs `noise`) for other operators; or a rule of `emjax.weights` by its name. gap: the relative duality
-    gap to reach. Where the measurements do not bound x (soft weights, or no pixel scan), x is kept within twice their
-    range around its middle, or that of ten standard deviations that the energy of mixed measurements gives: features
-    that are brighter and cover less than a percent of an item are cut off there (write down the problem with a `Box`).
+    gap to reach. gradient: how to differentiate, as in `solve` (`emjax.solvers.Implicit()`), with a weight that is
+    given; what `noise` weighs the measurements by is held. Without it a derivative raises. Where the measurements do
+    not bound x (soft weights, or no pixel scan), x is kept within twice their range around its middle, or that of ten
+    standard deviations that the energy of mixed measurements gives: features that are brighter and cover less than a
+    percent of an item are cut off there (write down the problem with a `Box`).
     """
 
     _name: ClassVar[str] = "tv"
@@ -93,10 +102,11 @@ class TotalVariation(Reconstructor):
     max_steps: Any = leaf("_scalar", default=2000)
     isotropic: bool = static(default=True)
     rule: str = static(default="auto")
+    gradient: Any = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         check_rule(self.rule)
-        assign(self, weight=check_weight(self.weight), gap=as_float(self.gap), max_steps=jnp.asarray(self.max_steps))
+        assign(self, weight=check_weight(self.weight), gap=check_gap(self.gap), max_steps=check_steps(self.max_steps))
 
     def problem(self, data: LeastSquares, weight: Array) -> Problem:
         """The problem that is solved."""
@@ -123,10 +133,16 @@ class TotalVariation(Reconstructor):
         assert self.weight is not None
         weights = None
         if noise is not None and isinstance(A, PixelSampling):
-            first = solve(self.problem(LeastSquares(A, y), self.weight), PDHG(), gap=1e-2, max_steps=200)
+            held, (A0, y0) = lax.stop_gradient(self.weight), lax.stop_gradient((A, y))
+            first = solve(self.problem(LeastSquares(A0, y0), held), PDHG(), gap=1e-2, max_steps=200)
             weights = noise_weights(first.value, noise, A.mask)
         problem = self.problem(LeastSquares(A, y, weights), self.weight)
-        return solve(problem, PDHG(), gap=self.gap, max_steps=self.max_steps).value
+        x = recovered(solve(problem, PDHG(), gap=self.gap, max_steps=self.max_steps, gradient=self.gradient))
+        return jnp.where(jnp.any(jnp.isinf(self.weight)), self._flat(y, A), x)
+
+    def _flat(self, y: Array, A: LinearOperator) -> Array:
+        """The answer for an infinite weight: the best uniform image."""
+        return jnp.asarray(grey_level(y, A))
 
 
 @pytree_dataclass
@@ -151,6 +167,9 @@ class TotalGeneralisedVariation(TotalVariation):
     def _bounds(self, data: LeastSquares) -> tuple[Box, ...]:
         return (_widened(data),)
 
+    def _flat(self, y: Array, A: LinearOperator) -> Array:
+        return jnp.full((), jnp.nan, y.dtype)  # the best plane, which nobody asks for
+
 
 @pytree_dataclass
 class WaveletL1(Reconstructor):
@@ -159,7 +178,7 @@ class WaveletL1(Reconstructor):
     Coefficients of level j (1 the finest; the coarse band counts as the last) weigh `weight 2^(-decay (j - 1))`:
     coarse ones of real images are larger by about that much (Chambolle, DeVore, Lee, Lucier 1998). Equal weights
     (decay 0) are 4 to 5 dB worse on sparse scans. The mean of the measurements is taken off first.
-    weight, rule: as for `TotalVariation`; the weight is that of the finest level. name: a wavelet of
+    weight, rule, gradient: as for `TotalVariation`; the weight is that of the finest level. name: a wavelet of
     `emjax.operators.Wavelet`.
     """
 
@@ -169,10 +188,11 @@ class WaveletL1(Reconstructor):
     decay: Any = leaf("_scalar", default=1.5)
     name: str = static(default="sym8")
     rule: str = static(default="auto")
+    gradient: Any = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         check_rule(self.rule)
-        assign(self, weight=check_weight(self.weight), gap=as_float(self.gap), max_steps=jnp.asarray(self.max_steps))
+        assign(self, weight=check_weight(self.weight), gap=check_gap(self.gap), max_steps=check_steps(self.max_steps))
         assign(self, decay=as_float(self.decay))
 
     def problem(self, data: LeastSquares, weight: Array) -> Problem:
@@ -195,14 +215,17 @@ class WaveletL1(Reconstructor):
         spread = spread * _curvature(A).astype(spread.dtype)
         thetas = spread * jnp.asarray(np.geomspace(2.0, 2e-3, 14), spread.dtype)
         weight = by_rule("wavelet", self.rule, self.problem, FISTA(), centred, A, noise, thetas, 30, key)
-        return type(self)(weight, self.gap, self.max_steps, self.decay, self.name, self.rule)
+        return dataclasses.replace(self, weight=weight)
 
     def _recover(self, y: Array, A: LinearOperator, noise: Noise | None) -> Array:
         assert self.weight is not None
         offset, centred, weights, start = grey_level(y, A), self._centred(y, A), None, None
         if noise is not None and isinstance(A, PixelSampling):
-            first = solve(self.problem(LeastSquares(A, centred), self.weight), FISTA(), gap=1e-2, max_steps=100)
+            held, (A0, y0) = lax.stop_gradient(self.weight), lax.stop_gradient((A, centred))
+            first = solve(self.problem(LeastSquares(A0, y0), held), FISTA(), gap=1e-2, max_steps=100)
             start = first.value
             weights = noise_weights(offset + start, noise, A.mask)
         problem = self.problem(LeastSquares(A, centred, weights), self.weight)
-        return offset + solve(problem, FISTA(), gap=self.gap, max_steps=self.max_steps, start=start).value
+        settings = {"gap": self.gap, "max_steps": self.max_steps, "gradient": self.gradient}
+        x = recovered(solve(problem, FISTA(), start=start, **settings))
+        return offset + jnp.where(jnp.isinf(self.weight), 0, x)

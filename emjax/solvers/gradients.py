@@ -58,7 +58,8 @@ class Implicit:
 
     tolerance: solve the linear equation until its residual is this small relative to its right-hand side, or rounding
     is reached; the derivative is less accurate by a factor as large as the solve is slow. max_steps: or for this many
-    steps, after which it is that of a solve of as many steps.
+    steps, after which it is that of a solve of as many steps. Nothing tells that this happened, unless `strict`: then
+    the derivative of that item is NaN (`jax.debug_nans` says where). Try a program once with it, before a long run.
 
     It exists where the optimum is unique and strictly complementary (no dual just on the rim of its ball), which holds
     for almost all measurements of a problem with a unique optimum. Where pixels are neither measured nor determined by
@@ -67,6 +68,7 @@ class Implicit:
 
     tolerance: Any = 1e-6
     max_steps: Any = 2000
+    strict: bool = static(default=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.tolerance, jax.core.Tracer) and not 0 <= float(self.tolerance) < 1:
@@ -74,6 +76,8 @@ class Implicit:
         steps = self.max_steps
         if not isinstance(steps, jax.core.Tracer):
             steps = count("the max_steps of Implicit", steps)
+        if not isinstance(self.strict, bool):
+            raise TypeError(f"strict is True or False, got {self.strict!r}")
         assign(self, tolerance=jnp.asarray(self.tolerance, float), max_steps=jnp.asarray(steps, jnp.int32))
 
     def point(self, problem: Problem, solver: "FixedPoint", state: Any) -> Any:
@@ -195,14 +199,22 @@ def _linear_solve(transposed: bool) -> Callable[..., Array]:
             def precondition(r: Array) -> Array:
                 return _real(solver.precondition(plan, unravel(r)))[0]
 
-            return cg(lambda v: v - J(v), b, tol=way.tolerance, maxiter=way.max_steps, M=precondition)[0]
-        return _iterate(J, b, getattr(solver, "relaxation", None), way)
+            v = cg(lambda v: v - J(v), b, tol=way.tolerance, maxiter=way.max_steps, M=precondition)[0]
+            return _checked(way, v, b, jnp.linalg.norm(b + J(v) - v)) if way.strict else v
+        v, residual = _iterate(J, b, getattr(solver, "relaxation", None), way)
+        return _checked(way, v, b, residual) if way.strict else v
 
     return by_backend(run)
 
 
-def _iterate(J: Callable[[Array], Array], b: Array, relaxation: Any, way: Implicit) -> Array:
-    """`v = J v + b` by over-relaxation, or without a `relaxation` by Nesterov's momentum with restarts."""
+def _checked(way: Implicit, v: Array, b: Array, residual: Array) -> Array:
+    """`v`, or NaN where its equation missed the tolerance, and rounding as well."""
+    bar = jnp.maximum(2 * way.tolerance.astype(b.dtype), float(jnp.finfo(b.dtype).eps) ** 0.5)
+    return jnp.where(residual <= bar * jnp.linalg.norm(b), v, jnp.nan)
+
+
+def _iterate(J: Callable[[Array], Array], b: Array, relaxation: Any, way: Implicit) -> tuple[Array, Array]:
+    """`v = J v + b` by over-relaxation, without a `relaxation` by Nesterov's momentum with restarts; the residual."""
     size = jnp.linalg.norm(b)
     goal, near = way.tolerance.astype(b.dtype) * size, float(jnp.finfo(b.dtype).eps) ** 0.5 * size
 
@@ -228,4 +240,5 @@ def _iterate(J: Callable[[Array], Array], b: Array, relaxation: Any, way: Implic
         return v, z, t, residual, size, jnp.minimum(best, size), jnp.where(fell, steps, since), steps
 
     zero, none = jnp.zeros_like(b), jnp.zeros((), jnp.int32)
-    return lax.while_loop(running, body, (zero, zero, jnp.ones((), b.dtype), b, size, size, none, none))[1]
+    end = lax.while_loop(running, body, (zero, zero, jnp.ones((), b.dtype), b, size, size, none, none))
+    return end[1], end[4]

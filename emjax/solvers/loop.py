@@ -43,7 +43,7 @@ _MESSAGES = {
     Status.STEP_LIMIT: "the step limit came first; allow more steps (max_steps), or accept a larger gap",
     Status.STALLED: "the gap is down to rounding error; accept a larger gap, or compute in float64 (jax_enable_x64)",
     Status.NON_FINITE: "NaN, infinite numbers, or a negative gap appeared: look at the measurements, and for weights "
-    "below zero and bounds out of order",
+    "that are NaN, infinite or below zero, and bounds out of order",
 }
 
 _RUNNING = -1

@@ -26,7 +26,7 @@ from emjax.operators import (
     OnImage,
     SymmetricGradient,
 )
-from emjax.operators.base import Shape
+from emjax.operators.base import Shape, complex_items
 
 
 @pytree_dataclass
@@ -174,6 +174,8 @@ class Problem:
         for one in flat:
             if one.K.in_shape != shape:
                 raise ValueError(f"the term {one.functional} acts on shape {one.K.in_shape}, but x has shape {shape}")
+        if box is not None and complex_items(data.A, data.y):
+            raise TypeError("a Box bounds real items; these are complex, for the operator or the measurements are")
         fields = len(shape) if second else 0
         if fields and jnp.issubdtype(data.A.in_dtype, jnp.complexfloating):
             raise TypeError("TGV takes real images; this operator acts on complex ones (Fourier has real=True)")

@@ -16,6 +16,7 @@ from jax import Array, lax
 from emjax._pytree import batch_axes, pytree_dataclass, static
 from emjax.functionals import PoissonLikelihood
 from emjax.operators import Dense
+from emjax.operators.base import as_float, complex_items
 from emjax.solvers import loop
 from emjax.solvers.admm import ADMM, exact_basis
 from emjax.solvers.cores import spread, threads
@@ -126,6 +127,9 @@ def solve(
     if not isinstance(max_steps, jax.core.Tracer):
         max_steps = count("max_steps", max_steps)
     history = count("history counts certificates", history)
+    for name in ("check_every", "inner_steps"):  # of 0 or less, the loop would never end, or do nothing
+        if hasattr(solver, name):
+            count(f"{name} of {type(solver).__name__}", getattr(solver, name), 1)
     if jnp.ndim(gap) != 0:
         raise ValueError(f"gap is one number for all items, got shape {jnp.shape(gap)}")
     if not isinstance(gap, jax.core.Tracer) and not float(gap) >= 0:
@@ -145,7 +149,10 @@ def solve(
     if isinstance(gradient, Implicit | OneStep):
         args = lax.stop_gradient(args)
     if isinstance(gradient, Unrolled):
-        carry = _unrolled(flat, solver, (state, x0), steps=gradient.steps, batched=bool(batch))
+        if batch and (place := placement(flat)) is not None:
+            carry = split(_local_unrolled, *place, flat, solver, (state, x0), rows=gradient.steps)
+        else:
+            carry = _unrolled(flat, solver, (state, x0), steps=gradient.steps, batched=bool(batch))
     elif progress is None:
         carry = _batch(*args, limit, rows=history, size=size)
     else:
@@ -292,6 +299,10 @@ def _unrolled(flat: Any, solver: Solver, start: Any, *, steps: int, batched: boo
     return jax.vmap(one, in_axes=(axes.value, None, 0))(problem, solver, start)
 
 
+def _local_unrolled(flat: Any, solver: Any, start: Any, rows: int) -> Carry:
+    return _unrolled(flat, solver, start, steps=rows, batched=True)
+
+
 def _differentiable(way: Any, flat: Any, solver: Solver, carry: Carry, *, batched: bool) -> Array:
     """The value with its derivative by the problem, each device differentiating its own items."""
     if batched and (place := placement(flat)) is not None:
@@ -367,7 +378,9 @@ def _flatten_start(problem: Problem, start: Any, batch: tuple[int, ...], name: s
             raise ValueError(f"the start has shape {jnp.shape(start.value)}, the problem {(*batch, *core)}")
         state = jax.tree.map(lambda v: v.reshape(size, *v.shape[len(batch) :]) if batch else v, start.state)
         return state, None
-    x0 = jnp.asarray(start)
+    x0 = as_float(start)
+    if jnp.iscomplexobj(x0) and not complex_items(problem.data.A, problem.data.y):
+        raise TypeError("the start is complex, but x is real: pass start.real")
     x0 = x0.astype(jnp.result_type(problem.data.y.real.dtype, jnp.complex64 if jnp.iscomplexobj(x0) else jnp.float32))
     if x0.ndim < len(core) or x0.shape[x0.ndim - len(core) :] != core:
         raise ValueError(f"the start has shape {x0.shape}, but x has shape {core} (batch axes in front)")

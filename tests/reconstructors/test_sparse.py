@@ -160,6 +160,45 @@ def test_vamp_takes_ill_conditioned_matrices() -> None:
         VAMP(eta)(np.ones((4, 4)), DCT((4, 4)) + Identity((4, 4)))
 
 
+def textbook_amp(matrix: np.ndarray, y: np.ndarray, alpha: float, probes: np.ndarray | None, steps: int) -> np.ndarray:
+    """Donoho, Maleki, Montanari 2009; with probes the divergence of D-AMP (Metzler, Maleki, Baraniuk 2016)."""
+    m = len(y)
+    norms = np.linalg.norm(matrix, axis=0) if probes is None else np.sqrt(np.mean(np.sum(matrix**2, 0)))
+    a = matrix / norms
+
+    def eta(v: np.ndarray, sigma: float) -> np.ndarray:
+        return np.sign(v) * np.maximum(np.abs(v) - alpha * sigma, 0)
+
+    x, z = np.zeros(matrix.shape[1]), y
+    for i in range(steps):
+        v, sigma = x + a.T @ z, np.linalg.norm(z) / m**0.5
+        x = eta(v, sigma)
+        kept = np.sum(x != 0)
+        if probes is not None:
+            h = 1e-3 * np.abs(v).max()
+            kept = probes[i] @ (eta(v + h * probes[i], sigma) - x) / h
+        z = y - a @ x + z * kept / m
+    return x / norms
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_amp_and_damp_are_the_textbook_iterations(plain: bool) -> None:
+    """Twenty problems, with noise; the probes of the measured divergence are those of the package."""
+    steps = 12
+    with jax.enable_x64(True):
+        matrices, _, y = instances(20, 8, 120, 240, 12)
+        y = y + 0.02 * np.random.default_rng(0).standard_normal(y.shape)
+        probes = None
+        if plain:
+            keys = jax.random.split(jax.random.key(0), steps)
+            probes = np.stack([jax.random.rademacher(k, (240,), np.float64) for k in keys])
+        denoiser = SoftThreshold(1.6) if not plain else lambda v, s: jnp.sign(v) * jnp.maximum(jnp.abs(v) - 1.6 * s, 0)
+        found = np.asarray(AMP(denoiser, iterations=steps)(y, Dense(matrices)))
+    for matrix, one, x in zip(matrices, y, found, strict=True):
+        want = textbook_amp(matrix, one, 1.6, probes, steps)
+        np.testing.assert_allclose(x, want, atol=1e-6 * np.abs(want).max())
+
+
 def test_any_denoiser() -> None:
     """A plain function, whose divergence is measured with a random probe, does what the class does."""
     matrices, x, y = (v.astype("f4") for v in instances(4, 7, 250, 500, 20))

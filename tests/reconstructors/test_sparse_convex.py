@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emjax import Noise
+from emjax import L1, LeastSquares, Noise, Problem, solve
 from emjax.operators import DCT, Dense, FiniteDifference, SubsampledFourier
 from emjax.reconstructors import (
     AMP,
@@ -22,7 +22,7 @@ from emjax.reconstructors import (
     ReweightedL1,
     SoftThreshold,
 )
-from emjax.solvers import ParetoRoot
+from emjax.solvers import FISTA, Implicit, ParetoRoot
 
 M, N, K = 24, 48, 3
 RNG = np.random.default_rng(21)
@@ -175,3 +175,22 @@ def test_bad_types() -> None:
         BasisPursuit(solver="spgl1")
     with pytest.raises(TypeError, match="repeats"):
         ReweightedL1(OMP(3))
+
+
+def test_derivatives_are_those_of_the_solve() -> None:
+    """By measurements, matrix and weight, alone and in a batch; without a way to differentiate they say so."""
+    with jax.enable_x64(True):
+        settings: dict[str, Any] = {"gap": 1e-12, "max_steps": 20_000, "gradient": Implicit(1e-9, 20_000)}
+
+        def by_method(y: jax.Array, matrix: jax.Array, weight: jax.Array) -> jax.Array:
+            return jnp.sum(Lasso(weight, **settings)(y, Dense(matrix)) ** 2)
+
+        def by_solve(y: jax.Array, matrix: jax.Array, weight: jax.Array) -> jax.Array:
+            return jnp.sum(solve(Problem(LeastSquares(Dense(matrix), y), L1(weight)), FISTA(), **settings).value ** 2)
+
+        at = (Y.astype(float), MATRIX.astype(float), 0.05)
+        found, wanted = (jax.jit(jax.grad(f, argnums=(0, 1, 2)))(*at) for f in (by_method, by_solve))
+        for a, b in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-6 * np.abs(b).max())
+    with pytest.raises(ValueError, match="has no derivative as it stands"):
+        jax.grad(lambda w: Lasso(w)(Y[0], A).sum())(0.1)

@@ -181,6 +181,17 @@ def test_the_solve_is_the_same_and_start_and_gap_have_no_derivative() -> None:
     assert all(bool((z == 0).all()) for z in zero)
 
 
+@pytest.mark.parametrize("name", ["l1, wavelets", slow("spectral"), slow("tv")])
+def test_a_missed_tolerance_is_told_where_asked_for(name: str) -> None:
+    """NaN where the linear equation was left too early, and nowhere else."""
+    at = tuple(np.float32(v) for v in CASES[name][2])
+    short, enough = (gradients(name, Implicit(1e-3, n, strict=True), at, gap=1e-4) for n in (1, 20_000))
+    for few, many in zip(short, enough, strict=True):
+        assert bool(jnp.isnan(few).all()) and bool(jnp.isfinite(many).all()) and float(jnp.abs(many).max()) > 0
+    with pytest.raises(TypeError, match="strict"):
+        Implicit(strict=1)  # type: ignore[arg-type]
+
+
 def test_weights_of_zero_have_finite_derivatives() -> None:
     for g in gradients("tv", Implicit(), (YS[0], jnp.zeros(SHAPE, "f4"), jnp.ones(SHAPE, "f4")), gap=1e-4):
         assert bool(jnp.isfinite(g).all())

@@ -10,7 +10,7 @@ import jax, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
 from emjax import TV, LeastSquares, Problem, solve
 from emjax.operators import PixelSampling
-from emjax.solvers import PDHG, Implicit
+from emjax.solvers import PDHG, Implicit, Unrolled
 
 rng = np.random.default_rng(0)
 mask = (rng.random((8, 6)) < 0.7).astype("f4")
@@ -41,6 +41,14 @@ by_item, by_weight = jax.jit(gradient)(y, shared)
 np.testing.assert_allclose(by_item, slopes[0], atol=1e-4)
 np.testing.assert_allclose(by_weight, slopes[1], rtol=1e-4)
 assert len(by_item.sharding.device_set) == 8 and by_item.sharding.spec[0] == "items"
+# Unrolled likewise, outside of `jax.set_mesh` too.
+def unrolled(y, weight):
+    return solve(Problem(LeastSquares(PixelSampling(mask), y), TV(weight)), PDHG(), gradient=Unrolled(9)).value
+slope = jax.jit(jax.grad(lambda y, w: (unrolled(y, w) ** 2).sum(), argnums=(0, 1)))
+np.testing.assert_allclose(unrolled(y, placed), unrolled(ys, weights), atol=1e-6)
+for few, many in zip(slope(ys, shared), slope(y, shared)):
+    np.testing.assert_allclose(few, many, rtol=1e-4, atol=1e-5)
+assert slope(y, shared)[0].sharding.spec[0] == "items"
 try:
     jax.device_put(ys[:13], split)
 except ValueError as error:
