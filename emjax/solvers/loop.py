@@ -47,6 +47,7 @@ _MESSAGES = {
 }
 
 _RUNNING = -1
+NEAR = 5  # a gap of so many tolerances is worth a second look, where a solver has one (`polish`)
 
 
 class Solver(Protocol):
@@ -123,7 +124,12 @@ def advance(solver: Solver, plan: Any, carry: Carry, tolerance: Array, limit: Ar
         stride = jnp.maximum(solver.check_every, c.steps // 10)
         count = jnp.where(c.checks == 0, 0, jnp.minimum(stride, limit - c.steps))
         state = lax.fori_loop(0, count, lambda i, s: solver.step(plan, s, i == count - 1), c.state)
-        return judge(c, *solver.certificate(plan, state), c.steps + count, tolerance, size)
+        certificate, value, after = solver.certificate(plan, state)
+        if hasattr(solver, "polish"):
+            gap = _relative(certificate.gap + certificate.allowance, _scale(certificate, size))
+            near = (gap > tolerance) & (gap <= NEAR * tolerance)
+            certificate = solver.polish(plan, state, certificate, near)
+        return judge(c, certificate, value, after, c.steps + count, tolerance, size)
 
     return lax.while_loop(running, block, carry)
 
@@ -169,11 +175,8 @@ def judge(
     """The carry after a certificate. `size`: an objective below `eps^2` of it is zero."""
     dtype, eps = carry.objective.dtype, float(jnp.finfo(carry.objective.dtype).eps)
     objective, gap, allowance = (v.astype(dtype) for v in certificate[:3])
-    # Relative to max(|P|, |D|) with D = P - gap; the floor is for problems whose optimum is zero.
-    lower = jnp.where(jnp.isfinite(gap), objective - gap, 0)
-    scale = jnp.maximum(jnp.maximum(jnp.abs(objective), jnp.abs(lower)), eps**2 * size.astype(dtype))
-    bound = gap + allowance
-    relative = jnp.where(bound == 0, 0, bound / jnp.where(scale > 0, scale, 1))
+    scale, bound = _scale(certificate, size).astype(dtype), gap + allowance
+    relative = _relative(bound, scale)
     # Fenchel-Young gaps are not negative: more than rounding below zero is a problem that is not convex.
     broken = ~jnp.isfinite(objective) | jnp.isnan(bound) | (gap < -2 * allowance - 1e3 * eps * scale)
     measure = relative
@@ -208,6 +211,18 @@ def judge(
     return Carry(
         state, value, steps, carry.checks + 1, objective, relative, status, best, since, residual.astype(dtype), history
     )
+
+
+def _scale(certificate: Certificate, size: Array) -> Array:
+    """`max(|P|, |D|)` with `D = P - gap`; the floor is for problems whose optimum is zero."""
+    objective, gap = certificate.objective, certificate.gap
+    lower = jnp.where(jnp.isfinite(gap), objective - gap, 0)
+    floor = float(jnp.finfo(objective.dtype).eps) ** 2 * size.astype(objective.dtype)
+    return jnp.maximum(jnp.maximum(jnp.abs(objective), jnp.abs(lower)), floor)
+
+
+def _relative(bound: Array, scale: Array) -> Array:
+    return jnp.where(bound == 0, 0, bound / jnp.where(scale > 0, scale, 1))
 
 
 def _moved(value: Array, before: Array) -> Array:
