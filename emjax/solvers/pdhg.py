@@ -188,7 +188,7 @@ class PDHG:
             return certificate
         near = near & ~jnp.all(plan.diagonal > 0)
         count = jnp.where(near, POLISH, 0)
-        duals = polished(plan.problem, plan.box, plan.norms, state.x, state.duals, count)
+        duals = polished(plan.problem, plan.norms, state.x, state.duals, count)
         other = lax.cond(near, lambda: self._certify(plan, state.x, duals), lambda: certificate)
         better = other.gap + other.allowance < certificate.gap + certificate.allowance
         return jax.tree.map(lambda a, b: jnp.where(better, a, b), other, certificate)
@@ -302,7 +302,7 @@ def _least_tau(plan: Plan, x: Array, objective: Array) -> Array:
     `0.15 eps |x|`, that of a rounded number, leaves `u` undetermined by that over `tau`, and the gap by the sum of
     `u` times the distance to the bounds. It may come to `0.05 sqrt(eps)` of the objective: 2e-5 in float32.
     """
-    if plan.box is None:
+    if plan.box is None or can_polish(plan.problem):  # polished duals balance to their own rounding
         return jnp.zeros_like(objective)
     reach = plan.box.reach(x)
     free = plan.problem.image(reach if plan.diagonal is None else jnp.where(plan.diagonal > 0, 0, reach))

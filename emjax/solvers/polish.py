@@ -17,7 +17,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
-from emjax.functionals import L1, Box, GroupL1, LeastSquares
+from emjax.functionals import L1, GroupL1, LeastSquares
 from emjax.solvers.problem import Problem
 
 
@@ -34,9 +34,11 @@ def can_polish(problem: Problem) -> bool:
 
 
 def polished(
-    problem: Problem, box: Box, norms: tuple[Array, ...], x: Array, duals: tuple[Array, ...], steps: Array
+    problem: Problem, norms: tuple[Array, ...], x: Array, duals: tuple[Array, ...], steps: Array
 ) -> tuple[Array, ...]:
-    """The duals after `steps` steps (a number that may be traced; none leaves them as they are), at `x` in the box."""
+    """The duals after `steps` steps (a number that may be traced; none leaves them as they are), at `x` in the box.
+
+    A box that only certifies holds the optimum inside of it, and is not looked at."""
     data, terms = problem.least_squares, problem.terms
     a = data.gram_diagonal()
     assert a is not None
@@ -49,8 +51,8 @@ def polished(
     def defect(z: tuple[Array, ...]) -> Array:
         u = -sum((t.K.adjoint(p) for t, p in zip(terms, z, strict=True)), jnp.zeros_like(x))
         d = u - wanted
-        if not jnp.iscomplexobj(d):  # at a bound the box takes what presses against it
-            d = jnp.where(((x >= box.high) & (d > 0)) | ((x <= box.low) & (d < 0)), 0, d)
+        if problem.box is not None:  # at a bound it takes what presses against it
+            d = jnp.where(((x >= problem.box.high) & (d > 0)) | ((x <= problem.box.low) & (d < 0)), 0, d)
         return f * d
 
     def sweep(_: Any, state: Any) -> Any:
