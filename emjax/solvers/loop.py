@@ -48,7 +48,7 @@ _MESSAGES = {
 
 _RUNNING = -1
 AIM = 3  # for those
-NEAR = 5  # a gap of so many tolerances is worth a second look, where a solver has one (`polish`)
+NEAR = 4  # a gap of so many tolerances is worth a second look, where a solver has one (`polish`)
 
 
 class Solver(Protocol):
@@ -140,12 +140,12 @@ def _stride(c: Carry, goal: Array, least: int) -> Array:
     """Steps to the next certificate: most of the way to where the trend of the gap, a power of the steps, meets `goal`.
 
     Certificates stay cheap beside the steps. Near the goal, and without a trend, at most a tenth too many are taken;
-    far from it no more than half of those so far, for trends change.
+    far from it no more than those so far, for trends change.
     """
     tenth = jnp.maximum(least, c.steps // 10)
     steps, rate = c.steps.astype(goal.dtype), c.rate
     ahead = steps * ((c.gap / goal) ** (1 / jnp.maximum(rate, 1)) - 1)
-    ahead = jnp.where((rate > 0) & jnp.isfinite(ahead), jnp.minimum(0.8 * ahead, 0.5 * steps), 0)
+    ahead = jnp.where((rate > 0) & jnp.isfinite(ahead), jnp.minimum(0.8 * ahead, steps), 0)
     return jnp.maximum(tenth, ahead.astype(jnp.int32))
 
 

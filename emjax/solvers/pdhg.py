@@ -23,7 +23,7 @@ from emjax._pytree import pytree_dataclass, static
 from emjax.functionals import L1, Box, Fidelity, GroupL1, L2Ball, SquaredDistance
 from emjax.functionals.likelihoods import Huber, KullbackLeibler
 from emjax.solvers.certificate import Certificate, diagonal_bounds, from_dual, from_primal, norm, primal_dual
-from emjax.solvers.loop import balancing
+from emjax.solvers.coarse import can_coarsen, coarser, finer
 from emjax.solvers.polish import can_polish, polished
 from emjax.solvers.problem import Problem, Term, total
 
@@ -31,7 +31,8 @@ from emjax.solvers.problem import Problem, Term, total
 # variation of masks and of all pixels, with weights over two decades.
 BALANCE = 0.25
 
-POLISH = 20  # steps of polishing, each about one of the method's own
+COARSE = 40  # steps at half the resolution
+POLISH = 16  # steps of polishing, each about one of the method's own
 
 Point = tuple[Array, tuple[Array, ...]]  # x and the duals
 
@@ -97,6 +98,20 @@ class PDHG:
         average = (zero, jnp.zeros_like(x), _zeros(duals)) if self.restarts else None
         one = jnp.ones((), dtype.type(0).real.dtype)
         return State(x, duals, one, zero, average, one * jnp.inf)
+
+    def guess(self, plan: Plan, state: State) -> State:
+        """A better start for total variation, from a few steps at half the resolution."""
+        if self.preconditioned or not can_coarsen(plan.problem):
+            return state
+        coarse = self.prepare(coarser(plan.problem))
+        c = self.guess(coarse, self.init(coarse, None))
+        for _ in range(2):
+            c = lax.fori_loop(0, COARSE // 2, lambda _, s: self.step(coarse, s), c)
+            c = self._ratio(coarse, c, jnp.zeros_like(c.balance))
+        x, p = finer(plan.problem, c.x, c.duals[0])
+        x = x if plan.box is None else plan.box.prox(x)
+        state = state._replace(x=x.astype(state.x.dtype), duals=(p.astype(state.duals[0].dtype),))
+        return self._ratio(plan, state, jnp.zeros_like(state.balance)) if self.balance else state
 
     def resume(self, plan: Plan, state: State) -> State:
         """The iterates stay, projected to this problem's box and weights; the step sizes follow its scale."""
@@ -206,18 +221,24 @@ class PDHG:
         return primal_dual(problem, plan.box, x, q, duals[1:] if dualised else duals)
 
     def _balance(self, plan: Plan, state: State, objective: Array) -> State:
-        """Move `tau` towards (primal movement) / (dual movement); see `balancing` for when"""
+        """Step sizes balanced at the certificates 1, 2, 4, 8, ...: finitely often in any run, as convergence needs."""
+        moved = lax.cond(
+            (state.checks > 0) & (state.checks & (state.checks - 1) == 0),
+            lambda: self._ratio(plan, state, objective).balance,
+            lambda: state.balance,
+        )
+        return state._replace(balance=moved)
 
-        def rebalance(balance: Array) -> Array:
-            dx, dp = _movements(plan, state.x - starting_point(plan), list(state.duals))
-            moved = (dx > 0) & (dp > 0)
-            ratio = BALANCE * dx / jnp.where(moved, dp, 1) / (math.sqrt(8.0) * self._tau(plan, state))
-            factor = jnp.where(moved, ratio, 1)
-            least = _least_tau(plan, state.x, objective) / self._tau(plan, state) * balance
-            return jnp.maximum(balance * factor, jnp.minimum(least, 1)).astype(balance.dtype)
-
-        balance = lax.cond(balancing(state.checks), rebalance, lambda same: same, state.balance)
-        return state._replace(balance=balance)
+    def _ratio(self, plan: Plan, state: State, objective: Array) -> State:
+        """`tau` in proportion to (primal movement) / (dual movement) since the start, which settles as they do."""
+        dx, dp = _movements(plan, state.x - starting_point(plan), list(state.duals))
+        moved = (dx > 0) & (dp > 0)
+        tau = self._tau(plan, state)
+        ratio = BALANCE * dx / jnp.where(moved, dp, 1) / (math.sqrt(8.0) * tau)
+        factor = jnp.where(moved, ratio, 1)
+        least = _least_tau(plan, state.x, objective) / tau * state.balance
+        balance = jnp.maximum(state.balance * factor, jnp.minimum(least, 1))
+        return state._replace(balance=balance.astype(state.balance.dtype))
 
     def _restart(self, plan: Plan, state: State, certificate: Certificate) -> tuple[State, Certificate]:
         assert state.average is not None

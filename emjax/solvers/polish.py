@@ -57,7 +57,7 @@ def polished(
 
     def sweep(_: Any, state: Any) -> Any:
         p, z, t = state
-        d = step * defect(z)
+        d = lax.optimization_barrier(step * defect(z))
         new = tuple(
             term.functional.project(q + term.K.forward(d).astype(q.dtype)) for term, q in zip(terms, z, strict=True)
         )
