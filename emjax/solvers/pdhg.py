@@ -20,10 +20,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from emjax._pytree import pytree_dataclass, static
-from emjax.functionals import L1, Box, Fidelity, GroupL1, L2Ball, SquaredDistance
+from emjax.functionals import L1, Box, Fidelity, GroupL1, L2Ball, LeastSquares, SquaredDistance
 from emjax.functionals.likelihoods import Huber, KullbackLeibler
 from emjax.solvers.certificate import Certificate, diagonal_bounds, from_dual, from_primal, norm, primal_dual
 from emjax.solvers.coarse import can_coarsen, coarser, finer
+from emjax.solvers.loop import balancing
 from emjax.solvers.polish import can_polish, polished
 from emjax.solvers.problem import Problem, Term, total
 
@@ -52,6 +53,7 @@ class State(NamedTuple):
     x: Array
     duals: tuple[Array, ...]
     balance: Array  # of the step sizes: tau over its first guess
+    anchor: tuple[Array, tuple[Array, ...]]  # where the last balancing took place
     checks: Array
     average: tuple[Array, Array, tuple[Array, ...]] | None  # count, sums of the iterates since then
     best: Array  # the gap at the last restart
@@ -97,7 +99,7 @@ class PDHG:
         zero = jnp.zeros((), jnp.int32)
         average = (zero, jnp.zeros_like(x), _zeros(duals)) if self.restarts else None
         one = jnp.ones((), dtype.type(0).real.dtype)
-        return State(x, duals, one, zero, average, one * jnp.inf)
+        return State(x, duals, one, (x, duals), zero, average, one * jnp.inf)
 
     def guess(self, plan: Plan, state: State) -> State:
         """A better start for total variation, from a few steps at half the resolution."""
@@ -221,24 +223,33 @@ class PDHG:
         return primal_dual(problem, plan.box, x, q, duals[1:] if dualised else duals)
 
     def _balance(self, plan: Plan, state: State, objective: Array) -> State:
-        """Step sizes balanced at the certificates 1, 2, 4, 8, ...: finitely often in any run, as convergence needs."""
-        moved = lax.cond(
-            (state.checks > 0) & (state.checks & (state.checks - 1) == 0),
-            lambda: self._ratio(plan, state, objective).balance,
-            lambda: state.balance,
-        )
-        return state._replace(balance=moved)
+        """Step sizes balanced at some certificates, finitely often in any run: see `balancing`, and `_ratio`."""
+        early = state.checks <= 8
+        power_of_two = (state.checks > 0) & (state.checks & (state.checks - 1) == 0)
+        when = balancing(state.checks)
+        if _total_variation(plan):
+            when = jnp.where(early, power_of_two, when)
+        return lax.cond(when, lambda s: self._ratio(plan, s, objective, early), lambda s: s, state)
 
-    def _ratio(self, plan: Plan, state: State, objective: Array) -> State:
-        """`tau` in proportion to (primal movement) / (dual movement) since the start, which settles as they do."""
-        dx, dp = _movements(plan, state.x - starting_point(plan), list(state.duals))
+    def _ratio(self, plan: Plan, state: State, objective: Array, early: Any = True) -> State:
+        """Move `tau` towards (primal movement) / (dual movement) since the last balancing.
+
+        With total variation, `early` on, in proportion to that of the whole movement since the start, which settles as
+        they do: a hundred steps reach a gap of 1e-4. For gaps far below, what moves last decides.
+        """
+        tau, (x0, p0) = self._tau(plan, state), state.anchor
+        dx, dp = _movements(plan, state.x - x0, [a - b for a, b in zip(state.duals, p0, strict=True)])
+        if _total_variation(plan):
+            whole = _movements(plan, state.x - starting_point(plan), list(state.duals))
+            dx, dp = jnp.where(early, whole[0], dx), jnp.where(early, whole[1], dp)
         moved = (dx > 0) & (dp > 0)
-        tau = self._tau(plan, state)
-        ratio = BALANCE * dx / jnp.where(moved, dp, 1) / (math.sqrt(8.0) * tau)
-        factor = jnp.where(moved, ratio, 1)
+        ratio = jnp.where(moved, dx / jnp.where(moved, dp, 1) / (math.sqrt(8.0) * tau), 1)
+        factor = jnp.sqrt(ratio)
+        if _total_variation(plan):
+            factor = jnp.where(early & moved, BALANCE * ratio, factor)
         least = _least_tau(plan, state.x, objective) / tau * state.balance
-        balance = jnp.maximum(state.balance * factor, jnp.minimum(least, 1))
-        return state._replace(balance=balance.astype(state.balance.dtype))
+        balance = jnp.maximum(state.balance * factor, jnp.minimum(least, 1)).astype(state.balance.dtype)
+        return state._replace(balance=balance, anchor=(state.x, state.duals))
 
     def _restart(self, plan: Plan, state: State, certificate: Certificate) -> tuple[State, Certificate]:
         assert state.average is not None
@@ -311,6 +322,13 @@ def _scale(problem: Problem, rhs: Array, diagonal: Array | None) -> Array:
     return jnp.where(jnp.isfinite(ratio) & (ratio > 0), ratio, 1).astype(jnp.real(rhs).dtype)
 
 
+def _total_variation(plan: Plan) -> bool:
+    """Whether this is least squares of single pixels with total variation, for which the settings above are."""
+    problem = plan.problem
+    diagonal = isinstance(problem.data, LeastSquares) and plan.diagonal is not None and plan.sums is None
+    return diagonal and bool(problem.terms) and all(t.lowered_by_clipping for t in problem.terms)
+
+
 def _seen(diagonal: Array) -> Array:
     """Of soft weights the larger ones (half and more): where the beam hardly was, the quotient is noise of any size."""
     return (diagonal > 0) & (diagonal >= 0.25 * jnp.max(diagonal))
@@ -347,7 +365,7 @@ def restored(plan: Plan, x: Array) -> Array:
 
 
 def starting_point(plan: Plan) -> Array:
-    """What was measured, elsewhere the mean of it; or the scaled back-projection."""
+    """The mean of the measured pixels, for total variation what was measured; or the scaled back-projection."""
     if plan.diagonal is not None:
         mean = jnp.sum(plan.rhs) / jnp.maximum(jnp.sum(plan.diagonal), jnp.finfo(plan.rhs.dtype).tiny)
         seen = _seen(plan.diagonal)
