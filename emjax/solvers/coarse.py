@@ -45,7 +45,7 @@ def coarser(problem: Problem) -> Problem:
     if w.ndim:
         lead = w.shape[0] if w.ndim == len(shape) + 1 else 1
         w = jax.vmap(_blocks)(jnp.broadcast_to(w, (lead, *shape))) / 2 ** len(shape)
-    w = w * 2 ** (len(shape) - 1)
+    w = (w * 2 ** (len(shape) - 1)).astype(y.dtype)
     fine = Term(type(g)(w, ndim=g.ndim), FiniteDifference(half, term.K.spacing))
     return Problem(LeastSquares(Identity(half), y, weight), fine)
 

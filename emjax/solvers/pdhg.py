@@ -108,7 +108,7 @@ class PDHG:
         coarse = self.prepare(coarser(plan.problem))
         c = self.guess(coarse, self.init(coarse, None))
         for _ in range(2):
-            c = lax.fori_loop(0, COARSE // 2, lambda _, s: self.step(coarse, s), c)
+            c = lax.fori_loop(0, COARSE // 2, lambda _, s: jax.tree.map(_as, self.step(coarse, s), s), c)
             c = self._ratio(coarse, c, jnp.zeros_like(c.balance))
         x, p = finer(plan.problem, c.x, c.duals[0])
         x = x if plan.box is None else plan.box.prox(x)
@@ -368,8 +368,10 @@ def starting_point(plan: Plan) -> Array:
     """The mean of the measured pixels, for total variation what was measured; or the scaled back-projection."""
     if plan.diagonal is not None:
         mean = jnp.sum(plan.rhs) / jnp.maximum(jnp.sum(plan.diagonal), jnp.finfo(plan.rhs.dtype).tiny)
-        seen = _seen(plan.diagonal)
         even = plan.problem.variable(jnp.full(plan.problem.in_shape, 1, plan.rhs.dtype) * mean)
+        if not _total_variation(plan):
+            return even
+        seen = _seen(plan.diagonal)
         return jnp.where(seen, plan.rhs / jnp.where(seen, plan.diagonal, 1), even)
     square = plan.problem.data.lipschitz()
     return plan.rhs / jnp.where(square > 0, square, 1).astype(plan.rhs.dtype)
@@ -378,6 +380,10 @@ def starting_point(plan: Plan) -> Array:
 def dual_dtype(term: Term, dtype: Any) -> Any:
     complex_out = jnp.issubdtype(term.K.out_dtype, jnp.complexfloating)
     return jnp.result_type(dtype, jnp.complex64) if complex_out else dtype
+
+
+def _as(new: Array, old: Array) -> Array:
+    return new.astype(old.dtype)
 
 
 def _zeros(duals: tuple[Array, ...]) -> tuple[Array, ...]:
