@@ -201,7 +201,7 @@ class PDHG:
 
     def polish(self, plan: Plan, state: State, certificate: Certificate, near: Array) -> Certificate:
         """The better of the certificate and that of polished duals where the gap is `near` enough to be worth it."""
-        if plan.box is None or not can_polish(plan.problem):
+        if plan.box is None or plan.diagonal is None or not can_polish(plan.problem):
             return certificate
         near = near & ~jnp.all(plan.diagonal > 0)
         count = jnp.where(near, POLISH, 0)
