@@ -47,6 +47,8 @@ _MESSAGES = {
 }
 
 _RUNNING = -1
+AIM = 3  # for those
+NEAR = 4  # a gap of so many tolerances is worth a second look, where a solver has one (`polish`)
 
 
 class Solver(Protocol):
@@ -91,6 +93,7 @@ class Carry(NamedTuple):
     status: Array
     best: Array  # the smallest gap or residual so far, and the steps at which it last fell by a tenth
     since: Array
+    rate: Array  # by which power of the steps the gap fell between the last two certificates, 0 where unknown
     # Where the gap is infinite: the solver's own residual, or how far `value` moved since the last certificate, over
     # its norm.
     residual: Array
@@ -107,25 +110,43 @@ def start(solver: Solver, plan: Any, state: Any, rows: int) -> Carry:
         unused = jnp.full((rows,), jnp.nan, inf.dtype)
         history = History(jnp.full((rows,), -1, jnp.int32), unused, unused)
     zero = jnp.zeros((), jnp.int32)
-    return Carry(state, value, zero, zero, inf, inf, zero + _RUNNING, inf, zero, inf, history)
+    return Carry(state, value, zero, zero, inf, inf, zero + _RUNNING, inf, zero, jnp.zeros_like(inf), inf, history)
 
 
 def advance(solver: Solver, plan: Any, carry: Carry, tolerance: Array, limit: Array) -> Carry:
     """Run until the certificate is good enough or `limit` steps were taken in all."""
     size = energy(plan.problem)
+    aim = AIM if hasattr(solver, "polish") else 1
 
     def running(c: Carry) -> Array:
         return (c.status == _RUNNING) & ((c.steps < limit) | (c.checks == 0))
 
     def block(c: Carry) -> Carry:
-        # Long runs look more seldom: at most a tenth too many steps, and certificates stay cheap beside them. The first
-        # block only looks where it stands; as part of the loop, the certificate is compiled once.
-        stride = jnp.maximum(solver.check_every, c.steps // 10)
+        # The first block only looks where it stands; as part of the loop, the certificate is compiled once.
+        stride = _stride(c, aim * tolerance, solver.check_every)
         count = jnp.where(c.checks == 0, 0, jnp.minimum(stride, limit - c.steps))
         state = lax.fori_loop(0, count, lambda i, s: solver.step(plan, s, i == count - 1), c.state)
-        return judge(c, *solver.certificate(plan, state), c.steps + count, tolerance, size)
+        certificate, value, after = solver.certificate(plan, state)
+        if hasattr(solver, "polish"):
+            gap = _relative(certificate.gap + certificate.allowance, _scale(certificate, size))
+            near = (gap > tolerance) & (gap <= NEAR * tolerance)
+            certificate = solver.polish(plan, state, certificate, near)
+        return judge(c, certificate, value, after, c.steps + count, tolerance, size)
 
     return lax.while_loop(running, block, carry)
+
+
+def _stride(c: Carry, goal: Array, least: int) -> Array:
+    """Steps to the next certificate: most of the way to where the trend of the gap, a power of the steps, meets `goal`.
+
+    Certificates stay cheap beside the steps. Near the goal, and without a trend, at most a tenth too many are taken;
+    far from it no more than those so far, for trends change.
+    """
+    tenth = jnp.maximum(least, c.steps // 10)
+    steps, rate = c.steps.astype(goal.dtype), c.rate
+    ahead = steps * ((c.gap / goal) ** (1 / jnp.maximum(rate, 1)) - 1)
+    ahead = jnp.where((rate > 0) & jnp.isfinite(ahead), jnp.minimum(0.8 * ahead, steps), 0)
+    return jnp.maximum(tenth, ahead.astype(jnp.int32))
 
 
 def balancing(checks: Array) -> Array:
@@ -169,11 +190,8 @@ def judge(
     """The carry after a certificate. `size`: an objective below `eps^2` of it is zero."""
     dtype, eps = carry.objective.dtype, float(jnp.finfo(carry.objective.dtype).eps)
     objective, gap, allowance = (v.astype(dtype) for v in certificate[:3])
-    # Relative to max(|P|, |D|) with D = P - gap; the floor is for problems whose optimum is zero.
-    lower = jnp.where(jnp.isfinite(gap), objective - gap, 0)
-    scale = jnp.maximum(jnp.maximum(jnp.abs(objective), jnp.abs(lower)), eps**2 * size.astype(dtype))
-    bound = gap + allowance
-    relative = jnp.where(bound == 0, 0, bound / jnp.where(scale > 0, scale, 1))
+    scale, bound = _scale(certificate, size).astype(dtype), gap + allowance
+    relative = _relative(bound, scale)
     # Fenchel-Young gaps are not negative: more than rounding below zero is a problem that is not convex.
     broken = ~jnp.isfinite(objective) | jnp.isnan(bound) | (gap < -2 * allowance - 1e3 * eps * scale)
     measure = relative
@@ -197,6 +215,10 @@ def judge(
         residual = lax.cond(
             jnp.isfinite(bound), lambda: jnp.full((), jnp.nan, dtype), lambda: _moved(value, carry.value).astype(dtype)
         )
+    # From the first certificate on, at step 0, there is no power.
+    passed = jnp.log(steps / jnp.maximum(carry.steps, 1)).astype(dtype)
+    fall = jnp.log(carry.gap / jnp.where(relative > 0, relative, 1))
+    rate = jnp.where((carry.steps > 0) & (passed > 0) & jnp.isfinite(fall), fall / jnp.where(passed > 0, passed, 1), 0)
     history = carry.history
     if history is not None:
         row = jnp.minimum(carry.checks, history.steps.shape[0] - 1)
@@ -205,9 +227,20 @@ def judge(
             history.objective.at[row].set(objective),
             history.gap.at[row].set(relative),
         )
-    return Carry(
-        state, value, steps, carry.checks + 1, objective, relative, status, best, since, residual.astype(dtype), history
-    )
+    residual, checks = residual.astype(dtype), carry.checks + 1
+    return Carry(state, value, steps, checks, objective, relative, status, best, since, rate, residual, history)
+
+
+def _scale(certificate: Certificate, size: Array) -> Array:
+    """`max(|P|, |D|)` with `D = P - gap`; the floor is for problems whose optimum is zero."""
+    objective, gap = certificate.objective, certificate.gap
+    lower = jnp.where(jnp.isfinite(gap), objective - gap, 0)
+    floor = float(jnp.finfo(objective.dtype).eps) ** 2 * size.astype(objective.dtype)
+    return jnp.maximum(jnp.maximum(jnp.abs(objective), jnp.abs(lower)), floor)
+
+
+def _relative(bound: Array, scale: Array) -> Array:
+    return jnp.where(bound == 0, 0, bound / jnp.where(scale > 0, scale, 1))
 
 
 def _moved(value: Array, before: Array) -> Array:

@@ -177,7 +177,10 @@ def solve(
 def _run(rows: int, problem: Problem, solver: Solver, start: Any, tolerance: Array, limit: Array) -> Carry:
     plan = solver.prepare(problem)
     state, x0 = start
-    state = solver.init(plan, x0) if state is None else solver.resume(plan, state)
+    fresh = state is None
+    state = solver.init(plan, x0) if fresh else solver.resume(plan, state)
+    if fresh and x0 is None and hasattr(solver, "guess"):
+        state = solver.guess(plan, state)
     carry = loop.start(solver, plan, state, rows)
     return loop.finish(loop.advance(solver, plan, carry, tolerance, limit))
 
