@@ -159,6 +159,19 @@ class LinearOperator:
             return v - self.adjoint(self.forward(v)) * (tau / (1 + tau * c))
         raise NotImplementedError(f"{type(self).__name__} has no closed-form resolvent; use an iterative solver")
 
+    @property
+    def has_factor(self) -> bool:
+        """Whether `factor` exists: the least squares have a prox once one inverse is known."""
+        return False
+
+    def factor(self, tau: Array) -> Array:
+        """`M = (I / tau + A A.H)^-1`, so that `(I + tau A.H A)^-1 (x + tau A.H y) = x - A.H M (A x - y)`."""
+        raise NotImplementedError(f"{type(self).__name__} has no inverse to keep; use an iterative solver")
+
+    def factored_step(self, factor: Array, r: Array) -> Array:
+        """`A.H M r` for one item, `M` from `factor`."""
+        raise NotImplementedError(f"{type(self).__name__} has no inverse to keep; use an iterative solver")
+
     # The algebra.
 
     def __call__(self, x: Array) -> Array:

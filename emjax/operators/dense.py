@@ -101,6 +101,19 @@ class Dense(LinearOperator):
     def gram_diagonal(self) -> Array | None:
         return self.gram_scale()
 
+    @property
+    def has_factor(self) -> bool:
+        return self.matrix_shape[0] <= _GRAM_LIMIT
+
+    def factor(self, tau: Array) -> Array:
+        gram = jnp.matmul(self.matrix, jnp.conj(self.matrix.T), precision="highest")
+        eye = jnp.eye(len(gram), dtype=gram.dtype)
+        inverse = jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(gram + eye / tau), eye, lower=True)
+        return jnp.matmul(jnp.conj(inverse.T), inverse, precision="highest")
+
+    def factored_step(self, factor: Array, r: Array) -> Array:
+        return self.adjoint(jnp.matmul(factor, r, precision="highest"))
+
     def absolute_sums(self) -> tuple[Array, Array]:
         size = jnp.abs(self.matrix)
         return jnp.sum(size, -1), jnp.sum(size, -2).reshape(*size.shape[:-2], *self.in_shape)
@@ -282,6 +295,17 @@ class Blockwise(LinearOperator):
         if super().has_resolvent or not self.has_resolvent:
             return super().resolvent(v, tau)
         return self.join(jax.vmap(lambda block: self.op.resolvent(block, tau))(self.split(v)))
+
+    @property
+    def has_factor(self) -> bool:
+        return self.op.has_factor and not self._padded
+
+    def factor(self, tau: Array) -> Array:
+        return self.op.factor(tau)
+
+    def factored_step(self, factor: Array, r: Array) -> Array:
+        blocks = r.reshape(-1, *self.op.out_shape)
+        return self.join(jax.vmap(lambda block: self.op.factored_step(factor, block))(blocks))
 
 
 def BlockSampling(
