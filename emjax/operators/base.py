@@ -160,17 +160,13 @@ class LinearOperator:
         raise NotImplementedError(f"{type(self).__name__} has no closed-form resolvent; use an iterative solver")
 
     @property
-    def has_factor(self) -> bool:
-        """Whether `factor` exists: the least squares have a prox once one inverse is known."""
+    def has_row_gram(self) -> bool:
+        """Whether `row_gram` is known, and of a size of which one inverse may be kept."""
         return False
 
-    def factor(self, tau: Array) -> Array:
-        """`M = (I / tau + A A.H)^-1`, so that `(I + tau A.H A)^-1 (x + tau A.H y) = x - A.H M (A x - y)`."""
-        raise NotImplementedError(f"{type(self).__name__} has no inverse to keep; use an iterative solver")
-
-    def factored_step(self, factor: Array, r: Array) -> Array:
-        """`A.H M r` for one item, `M` from `factor`."""
-        raise NotImplementedError(f"{type(self).__name__} has no inverse to keep; use an iterative solver")
+    def row_gram(self) -> Array:
+        """The m x m matrix `G` with `A A.H y = G y` along the last axis of `y`, the same for all leading ones."""
+        raise NotImplementedError(f"{type(self).__name__} knows no matrix A A.H; use an iterative solver")
 
     # The algebra.
 

@@ -102,17 +102,11 @@ class Dense(LinearOperator):
         return self.gram_scale()
 
     @property
-    def has_factor(self) -> bool:
+    def has_row_gram(self) -> bool:
         return self.matrix_shape[0] <= _GRAM_LIMIT
 
-    def factor(self, tau: Array) -> Array:
-        gram = jnp.matmul(self.matrix, jnp.conj(self.matrix.T), precision="highest")
-        eye = jnp.eye(len(gram), dtype=gram.dtype)
-        inverse = jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(gram + eye / tau), eye, lower=True)
-        return jnp.matmul(jnp.conj(inverse.T), inverse, precision="highest")
-
-    def factored_step(self, factor: Array, r: Array) -> Array:
-        return self.adjoint(jnp.matmul(factor, r, precision="highest"))
+    def row_gram(self) -> Array:
+        return jnp.matmul(self.matrix, jnp.conj(jnp.swapaxes(self.matrix, -1, -2)), precision="highest")
 
     def absolute_sums(self) -> tuple[Array, Array]:
         size = jnp.abs(self.matrix)
@@ -297,15 +291,11 @@ class Blockwise(LinearOperator):
         return self.join(jax.vmap(lambda block: self.op.resolvent(block, tau))(self.split(v)))
 
     @property
-    def has_factor(self) -> bool:
-        return self.op.has_factor and not self._padded
+    def has_row_gram(self) -> bool:
+        return self.op.has_row_gram and not self._padded
 
-    def factor(self, tau: Array) -> Array:
-        return self.op.factor(tau)
-
-    def factored_step(self, factor: Array, r: Array) -> Array:
-        blocks = r.reshape(-1, *self.op.out_shape)
-        return self.join(jax.vmap(lambda block: self.op.factored_step(factor, block))(blocks))
+    def row_gram(self) -> Array:
+        return self.op.row_gram()
 
 
 def BlockSampling(

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.scipy.linalg import solve_triangular
 
 from emjax._pytree import pytree_dataclass, static
 from emjax.functionals import LeastSquares
@@ -28,6 +29,7 @@ class Plan(NamedTuple):
     problem: Problem
     isometry: Array  # k
     back: Array  # A.H y
+    gram: Array | None  # A A.H, where the prox needs its inverse
     start: Array  # the penalty c to begin with
 
 
@@ -36,7 +38,7 @@ class State(NamedTuple):
     z: Array
     p: Array
     c: Array
-    factor: Any  # of the x-update at this c
+    factor: Array | None  # of the x-update at this c
     anchor: tuple[Array, Array]  # z and p at the last balancing
     checks: Array
 
@@ -55,8 +57,10 @@ class DouglasRachford:
         data = problem.data
         if not isinstance(data, LeastSquares) or problem.box is not None or len(problem.terms) != 1:
             return "DouglasRachford takes least squares plus one term without a box; use PDHG"
-        if not (data.has_prox or (data.weight is None and data.A.has_factor)):
-            return f"DouglasRachford needs the prox of the least squares, which has no closed form for {data.A}; use FISTA"
+        if not (data.has_prox or (data.weight is None and data.A.has_row_gram)):
+            return (
+                f"DouglasRachford needs the prox of the least squares, which has no closed form for {data.A}; use FISTA"
+            )
         term = problem.terms[0]
         if not hasattr(term.functional, "shrink") or not hasattr(term.functional, "project"):
             return f"DouglasRachford takes an l1-type term, got {type(term.functional).__name__}; use FISTA"
@@ -75,40 +79,45 @@ class DouglasRachford:
             c = jnp.asarray(self.rho, dtype)
         else:
             c = _penalty(problem, k, back).astype(dtype)
-        return Plan(problem, k, back, lax.stop_gradient(c))
+        gram = None if data.has_prox else data.A.row_gram().astype(data.y.dtype)
+        return Plan(problem, k, back, gram, lax.stop_gradient(c))
 
     def init(self, plan: Plan, x0: Array | None) -> State:
         term = plan.problem.terms[0]
-        if x0 is None:
-            # x0 = plan.problem.least_squares.A.?; TODO
-            L = plan.problem.least_squares.lipschitz()
-            x0 = plan.back / jnp.where(L > 0, L, 1).astype(plan.back.real.dtype)
+        c = plan.start
+        factor = self._factor(plan, c)
+        x0 = self._x(plan, jnp.zeros_like(plan.back), c, factor) if x0 is None else x0
         z = term.K.forward(x0)
         p = jnp.zeros_like(z)
-        c = plan.start
-        return State(x0, z, p, c, self._factor(plan, c), (z, p), jnp.zeros((), jnp.int32))
+        return State(x0, z, p, c, factor, (z, p), jnp.zeros((), jnp.int32))
+
+    def _x(self, plan: Plan, v: Array, c: Array, factor: Array | None) -> Array:
+        """`argmin_x 1/2 |A x - y|^2 + k c / 2 |x - v|^2`."""
+        data, tau = plan.problem.least_squares, 1 / (c * plan.isometry)
+        if not data.has_prox:
+            # By the inverse of A A.H + k c I, which is Hermitian: M r = r conj(M).
+            return v - data.A.adjoint(jnp.matmul(data.residual(v), jnp.conj(factor), precision="highest"))
+        d, v = data.gram_diagonal(), v + tau * plan.back
+        return v / (1 + tau * d) if d is not None else data.A.resolvent(v, tau)
 
     def resume(self, plan: Plan, state: State) -> State:
         """The iterates stay, the dual projected to this problem's weights; the penalty is this problem's."""
         p = plan.problem.terms[0].functional.project(state.p)  # type: ignore[attr-defined]
         return state._replace(p=p, c=plan.start, factor=self._factor(plan, plan.start), anchor=(state.z, p))
 
-    def _factor(self, plan: Plan, c: Array) -> Any:
-        data = plan.problem.least_squares
-        return None if data.has_prox else data.A.factor(1 / (c * plan.isometry))
+    def _factor(self, plan: Plan, c: Array) -> Array | None:
+        """The inverse of `A A.H + k c I` where the x-update takes one."""
+        if plan.gram is None:
+            return None
+        eye = jnp.eye(len(plan.gram), dtype=plan.gram.dtype)
+        root = solve_triangular(jnp.linalg.cholesky(plan.gram + c * plan.isometry * eye), eye, lower=True)
+        return jnp.matmul(jnp.conj(root.T), root, precision="highest")
 
     def step(self, plan: Plan, state: State, last: Any = False) -> State:
-        data, term = plan.problem.least_squares, plan.problem.terms[0]
+        term = plan.problem.terms[0]
         z, p, c = state.z, state.p, state.c
         rho = jnp.asarray(self.relaxation, c.dtype)
-        v = term.K.adjoint(z - p / c) / plan.isometry
-        tau = 1 / (c * plan.isometry)
-        if data.has_prox:
-            v = v + tau * plan.back
-            d = data.gram_diagonal()
-            x = v / (1 + tau * d) if d is not None else data.A.resolvent(v, tau)
-        else:
-            x = v - data.A.factored_step(state.factor, data.residual(v))
+        x = self._x(plan, term.K.adjoint(z - p / c) / plan.isometry, c, state.factor)
         u = p + c * (z + rho * (term.K.forward(x) - z))
         p = term.functional.project(u)  # type: ignore[attr-defined]
         return state._replace(x=x, z=(u - p) / c, p=p)
@@ -127,15 +136,16 @@ class DouglasRachford:
         """Move c towards (movement of p) / (movement of z); see `balancing` for when."""
 
         def rebalance() -> tuple[Any, ...]:
-            dz, dp = norm(state.z - state.anchor[0]), norm(state.p - state.anchor[1])
+            # Between the Euclidean norm, which a few large coefficients decide that settle at once, and the sum.
+            dz, dp = (
+                jnp.sqrt(norm(v) * jnp.sum(jnp.abs(v))) for v in (state.z - state.anchor[0], state.p - state.anchor[1])
+            )
             moved = (dz > 0) & (dp > 0)
             ratio = jnp.where(moved, dp, 1) / jnp.where(moved, dz, 1)
-            c = jnp.where(moved, jnp.sqrt(state.c * ratio), state.c)
+            c = jnp.where(moved, jnp.sqrt(state.c * ratio), state.c).astype(state.c.dtype)
             return c, self._factor(plan, c), (state.z, state.p)
 
-        c, factor, anchor = lax.cond(
-            balancing(state.checks), rebalance, lambda: (state.c, state.factor, state.anchor)
-        )
+        c, factor, anchor = lax.cond(balancing(state.checks), rebalance, lambda: (state.c, state.factor, state.anchor))
         return state._replace(c=c, factor=factor, anchor=anchor)
 
     def point(self, state: State) -> tuple[Array, Array]:
