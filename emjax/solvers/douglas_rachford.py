@@ -75,10 +75,7 @@ class DouglasRachford:
         assert k is not None
         k = jnp.where(k > 0, k, 1).astype(dtype)
         back = data.backprojection()
-        if self.rho is not None:
-            c = jnp.asarray(self.rho, dtype)
-        else:
-            c = _penalty(problem, k, back).astype(dtype)
+        c = _penalty(problem, k, back).astype(dtype) if self.rho is None else jnp.asarray(self.rho, dtype)
         gram = None if data.has_prox else data.A.row_gram().astype(data.y.dtype)
         return Plan(problem, k, back, gram, lax.stop_gradient(c))
 
