@@ -113,6 +113,10 @@ class LinearOperator:
         """`c` with `A A.H = c I` (orthogonal rows of equal norm), or None."""
         return None
 
+    def row_diagonal(self) -> Array | None:
+        """`d` with `A A.H y = d * y` for what `A` gives, or None."""
+        return self.row_scale()
+
     def gram_spectrum(self, basis: str) -> Array | None:
         """`s` with `A.H A x = U.H (s * U x)`, or None.
 

@@ -19,7 +19,7 @@ from jax import Array, lax
 from jax.scipy.linalg import solve_triangular
 
 from emjax._pytree import pytree_dataclass, static
-from emjax.functionals import LeastSquares
+from emjax.functionals import L1, Functional, LeastSquares
 from emjax.solvers.certificate import Certificate, from_primal, norm
 from emjax.solvers.loop import balancing
 from emjax.solvers.problem import Problem
@@ -84,7 +84,7 @@ class DouglasRachford:
         c = plan.start
         factor = self._factor(plan, c)
         x0 = self._x(plan, jnp.zeros_like(plan.back), c, factor) if x0 is None else x0
-        z = term.K.forward(x0)
+        z = _allowed(term.functional, term.K.forward(x0))
         p = jnp.zeros_like(z)
         return State(x0, z, p, c, factor, (z, p), jnp.zeros((), jnp.int32))
 
@@ -94,13 +94,17 @@ class DouglasRachford:
         if not data.has_prox:
             # By the inverse of A A.H + k c I, which is Hermitian: M r = r conj(M).
             return v - data.A.adjoint(jnp.matmul(data.residual(v), jnp.conj(factor), precision="highest"))
+        if (rows := data.A.row_diagonal()) is not None and data.weight is None:
+            # Nothing but what is measured moves, not even by the rounding of large numbers that cancel.
+            return v - data.A.adjoint(data.residual(v) / (c * plan.isometry + rows))
         d, v = data.gram_diagonal(), v + tau * plan.back
         return v / (1 + tau * d) if d is not None else data.A.resolvent(v, tau)
 
     def resume(self, plan: Plan, state: State) -> State:
         """The iterates stay, the dual projected to this problem's weights; the penalty is this problem's."""
-        p = plan.problem.terms[0].functional.project(state.p)  # type: ignore[attr-defined]
-        return state._replace(p=p, c=plan.start, factor=self._factor(plan, plan.start), anchor=(state.z, p))
+        g = plan.problem.terms[0].functional
+        p, z = g.project(state.p), _allowed(g, state.z)  # type: ignore[attr-defined]
+        return state._replace(z=z, p=p, c=plan.start, factor=self._factor(plan, plan.start), anchor=(z, p))
 
     def _factor(self, plan: Plan, c: Array) -> Array | None:
         """The inverse of `A A.H + k c I` where the x-update takes one."""
@@ -157,7 +161,13 @@ class DouglasRachford:
         return plan.problem.terms[0].K.adjoint(self.plain(plan, point, state)[0]) / plan.isometry
 
 
+def _allowed(g: Functional, z: Array) -> Array:
+    """Zero where a weight is infinite: constraints hold from the first certificate on."""
+    return jnp.where(jnp.isinf(g.weight), 0, z) if isinstance(g, L1) else z
+
+
 def _penalty(problem: Problem, k: Array, back: Array) -> Array:
+    """The mean weight over the mean size of the back-projected coefficients, within reason of the curvature."""
     data, term = problem.least_squares, problem.terms[0]
     w = term.functional.weight  # type: ignore[attr-defined]
     L = data.lipschitz()

@@ -53,15 +53,17 @@ def test_the_certificate_is_never_below_the_true_gap_and_close_to_it(kind: str) 
 
 def test_weights_of_zero_and_infinity_and_one_for_each_coefficient() -> None:
     weight = np.full(SHAPE, 0.02, "f4")
-    weight[:4, :4], weight[8:, 8:] = 0, np.inf
-    problem = _problem("dct", weight=weight)
-    s, f = (solve(problem, solver, gap=1e-5, max_steps=5000) for solver in (DouglasRachford(), FISTA()))
-    assert float(s.gap) <= 1e-4
-    np.testing.assert_allclose(s.objective, f.objective, rtol=1e-4)
-    assert np.abs(problem.terms[0].K.forward(s.value)[8:, 8:]).max() <= 1e-5
+    weight[:2, :2], weight[8:, 8:] = 0, np.inf
+    data = _problem("dct").data
+    problem = Problem(data, L1(weight))
+    s, f = (solve(problem, solver, gap=1e-3, max_steps=5000) for solver in (DouglasRachford(), FISTA()))
+    assert np.isfinite(s.objective) and not np.any(s.value[8:, 8:])
+    np.testing.assert_allclose(s.objective, f.objective, rtol=2e-3)
+    again = solve(problem, gap=1e-3, start=solve(Problem(data, L1(np.full(SHAPE, 0.02, "f4"))), gap=1e-3))
+    assert np.isfinite(again.objective) and not np.any(again.value[8:, 8:])
     for constant in (0.0, np.inf):
-        s = solve(_problem("dct", weight=constant), DouglasRachford(), gap=1e-4)
-        assert np.isfinite(s.value).all() and float(s.objective) >= 0
+        s = solve(Problem(data, L1(np.full(SHAPE, constant, "f4"))), DouglasRachford(), gap=1e-4)
+        assert np.isfinite(s.value).all() and np.isfinite(s.objective)
 
 
 def test_a_batch_is_its_items_and_a_solution_a_start() -> None:
