@@ -92,6 +92,7 @@ class DouglasRachford:
         """`argmin_x 1/2 |A x - y|^2 + k c / 2 |x - v|^2`."""
         data, tau = plan.problem.least_squares, 1 / (c * plan.isometry)
         if not data.has_prox:
+            assert factor is not None
             # By the inverse of A A.H + k c I, which is Hermitian: M r = r conj(M).
             return v - data.A.adjoint(jnp.matmul(data.residual(v), jnp.conj(factor), precision="highest"))
         if (rows := data.A.row_diagonal()) is not None and data.weight is None:
