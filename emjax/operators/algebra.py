@@ -196,6 +196,10 @@ class Compose(LinearOperator):
         a, b = self.outer.row_scale(), self.inner.row_scale()
         return None if a is None or b is None else a * b
 
+    def row_diagonal(self) -> Array | None:
+        d, c = self.outer.row_diagonal(), self.inner.row_scale()
+        return None if d is None or c is None else c * d
+
     def measured(self, y: Array) -> Array:
         return self.outer.measured(y)
 

@@ -121,6 +121,10 @@ class LinearOperator:
         """`c` with `A A.H = c I` (orthogonal rows of equal norm), or None."""
         return None
 
+    def row_diagonal(self) -> Array | None:
+        """`d` with `A A.H y = d * y` for what `A` gives, or None."""
+        return self.row_scale()
+
     def gram_spectrum(self, basis: str) -> Array | None:
         """`s` with `A.H A x = U.H (s * U x)`, or None.
 
@@ -172,6 +176,15 @@ class LinearOperator:
         if (c := self.row_scale()) is not None:
             return v - self.adjoint(self.forward(v)) * (tau / (1 + tau * c))
         raise NotImplementedError(f"{type(self).__name__} has no closed-form resolvent; use an iterative solver")
+
+    @property
+    def has_row_gram(self) -> bool:
+        """Whether `row_gram` is known, and of a size of which one inverse may be kept."""
+        return False
+
+    def row_gram(self) -> Array:
+        """The m x m matrix `G` with `A A.H y = G y` along the last axis of `y`, the same for all leading ones."""
+        raise NotImplementedError(f"{type(self).__name__} knows no matrix A A.H; use an iterative solver")
 
     # The algebra.
 

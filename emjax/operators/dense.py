@@ -101,6 +101,13 @@ class Dense(LinearOperator):
     def gram_diagonal(self) -> Array | None:
         return self.gram_scale()
 
+    @property
+    def has_row_gram(self) -> bool:
+        return self.matrix_shape[0] <= _GRAM_LIMIT
+
+    def row_gram(self) -> Array:
+        return jnp.matmul(self.matrix, jnp.conj(jnp.swapaxes(self.matrix, -1, -2)), precision="highest")
+
     def absolute_sums(self) -> tuple[Array, Array]:
         size = jnp.abs(self.matrix)
         return jnp.sum(size, -1), jnp.sum(size, -2).reshape(*size.shape[:-2], *self.in_shape)
@@ -282,6 +289,13 @@ class Blockwise(LinearOperator):
         if super().has_resolvent or not self.has_resolvent:
             return super().resolvent(v, tau)
         return self.join(jax.vmap(lambda block: self.op.resolvent(block, tau))(self.split(v)))
+
+    @property
+    def has_row_gram(self) -> bool:
+        return self.op.has_row_gram and not self._padded
+
+    def row_gram(self) -> Array:
+        return self.op.row_gram()
 
 
 def BlockSampling(

@@ -60,6 +60,9 @@ class PixelSampling(LinearOperator):
     def gram_diagonal(self) -> Array:
         return self.mask * self.mask
 
+    def row_diagonal(self) -> Array:
+        return self.mask * self.mask
+
     def absolute_sums(self) -> tuple[Array, Array]:
         return jnp.abs(self.mask), jnp.abs(self.mask)
 

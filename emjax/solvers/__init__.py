@@ -2,6 +2,7 @@
 
 from emjax.solvers.admm import ADMM
 from emjax.solvers.condat_vu import CondatVu
+from emjax.solvers.douglas_rachford import DouglasRachford
 from emjax.solvers.fista import FISTA
 from emjax.solvers.gradients import Implicit, OneStep, Unrolled
 from emjax.solvers.loop import History, Solver, Status
@@ -23,6 +24,7 @@ __all__ = [
     "TGV",
     "TV",
     "CondatVu",
+    "DouglasRachford",
     "History",
     "Implicit",
     "OneStep",

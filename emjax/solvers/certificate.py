@@ -277,8 +277,10 @@ def _coarse(problem: Problem, x: Array, images: list[Array], duals: tuple[Array,
     return norm(x) * total(slopes) if slopes else jnp.zeros(())
 
 
-def from_primal(problem: Problem, x: Array) -> Certificate:
+def from_primal(problem: Problem, x: Array, dual: Array | None = None) -> Certificate:
     """The certificate from `x` alone: the data's dual is its weighted residual, scaled or mapped to be feasible.
+
+    With `dual`, another iterate of the same problem, it is the residual of that one (for an l1-type term).
 
     - one l1-type term behind an isometry `W`, no box: `p = -s W A.H q`, the largest `s <= 1` inside the dual ball,
       after `q` has been moved towards it;
@@ -289,12 +291,13 @@ def from_primal(problem: Problem, x: Array) -> Certificate:
 
     Other problems have no certificate here: the gap is infinite.
     """
-    return _rounded(problem.least_squares, x, _from_primal(problem, x))
+    return _rounded(problem.least_squares, x, _from_primal(problem, x, dual))
 
 
-def _from_primal(problem: Problem, x: Array) -> Certificate:
+def _from_primal(problem: Problem, x: Array, dual: Array | None) -> Certificate:
     data, terms = problem.least_squares, problem.terms
-    q = data.weighted(data.residual(x))
+    w = data.weighted(data.residual(x))
+    q = w if dual is None else data.weighted(data.residual(dual))
     back = data.A.adjoint(q)
     size = data.A.norm_bound() * norm(q)
     images = [t.K.forward(x) for t in terms]
@@ -324,9 +327,9 @@ def _from_primal(problem: Problem, x: Array) -> Certificate:
             return _violated(problem, [None, z], Certificate(objective, gap, units(x) * hidden))
         if hasattr(g, "shrink") and isometry is not None:
             z, c = images[0], jnp.where(isometry > 0, isometry, 1).astype(objective.dtype)
-            plain = _scaled(data, g, K, c, x, z, q, q, back, objective)
+            plain = _scaled(data, g, K, c, x, z, w, q, back, objective)
             better, back = _nearer(data, g, K, c, q, back)
-            moved = _scaled(data, g, K, c, x, z, q, better, back, objective)
+            moved = _scaled(data, g, K, c, x, z, w, better, back, objective)
             # Both hold; the comparison is false where the moved one is not a number.
             use = moved.gap + moved.allowance < plain.gap + plain.allowance
             objective, gap, allowance = (jnp.where(use, a, b) for a, b in zip(moved[:3], plain[:3], strict=True))

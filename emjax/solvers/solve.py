@@ -15,11 +15,12 @@ from jax import Array, lax
 
 from emjax._pytree import batch_axes, pytree_dataclass, static
 from emjax.functionals import PoissonLikelihood
-from emjax.operators import Dense
+from emjax.operators import Blockwise, Dense
 from emjax.operators.base import as_float, complex_items
 from emjax.solvers import loop
 from emjax.solvers.admm import ADMM, exact_basis
 from emjax.solvers.cores import spread, threads
+from emjax.solvers.douglas_rachford import DouglasRachford
 from emjax.solvers.fista import FISTA
 from emjax.solvers.gradients import Implicit, OneStep, Unrolled, attached, count, no_derivative
 from emjax.solvers.loop import Carry, History, Solver, Status
@@ -70,15 +71,22 @@ class Solution:
 def choose(problem: Problem) -> Solver:
     """The solver that `solve` takes when none is given: the most special one that fits.
 
-    PCG and FISTA where they apply. ADMM for counts behind an operator that one transform diagonalises together with
+    PCG and FISTA where they apply, but Douglas-Rachford for an l1-type term where the least squares have a prox in
+    closed form that is no division of pixels: subsampled DCT, Fourier and Hadamard transforms, periodic blurs, and one
+    matrix for all blocks of an image. For a single matrix it stays FISTA, whose batches share it: the inverse would be
+    another for each item. ADMM for counts behind an operator that one transform diagonalises together with
     every term, such as a symmetric blur with mirrored edges and total variation: at 64^2 and 128^2 it takes a quarter
     of PDHG's steps there, and 0.2 to 0.6 of its time. PDHG for all else.
     """
     if PCG().supports(problem) is None:
         return PCG()
+    data = problem.data
+    if DouglasRachford().supports(problem) is None:
+        A = problem.least_squares.A
+        if problem.least_squares.gram_diagonal() is None and (A.has_resolvent or isinstance(A, Blockwise)):
+            return DouglasRachford()
     if FISTA().supports(problem) is None:
         return FISTA()
-    data = problem.data
     if isinstance(data, PoissonLikelihood) and not data.separable and exact_basis(problem) is not None:
         return ADMM()
     return PDHG()

@@ -1,0 +1,181 @@
+"""Douglas-Rachford splitting (Lions and Mercier 1979; as ADMM: Eckstein and Bertsekas 1992), over-relaxed, balanced.
+
+    minimise 1/2 |A x - y|^2 + g(z)   such that z = W x,    W.H W = W W.H = k I
+
+    x' = argmin_x 1/2 |A x - y|^2 + c/2 |W x - z + p/c|^2
+    h  = rho W x' + (1 - rho) z,                                  1 <= rho < 2
+    p' = the projection of p + c h to the dual ball of g,         z' = h + (p - p') / c
+
+for operators whose least squares have a prox in closed form: subsampled DCT, Fourier and Hadamard transforms, and a
+matrix of which one inverse is kept, for all blocks of an image. A step costs as many transforms as one of FISTA. The
+residual of `x'` is the dual point of a certificate: it settles sooner than that of an image whose coefficients were
+shrunk, and takes a third to a half of the steps.
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.scipy.linalg import solve_triangular
+
+from emjax._pytree import pytree_dataclass, static
+from emjax.functionals import L1, Functional, LeastSquares
+from emjax.solvers.certificate import Certificate, from_primal, norm
+from emjax.solvers.loop import balancing
+from emjax.solvers.problem import Problem
+
+
+class Plan(NamedTuple):
+    problem: Problem
+    isometry: Array  # k
+    back: Array  # A.H y
+    gram: Array | None  # A A.H, where the prox needs its inverse
+    start: Array  # the penalty c to begin with
+
+
+class State(NamedTuple):
+    x: Array
+    z: Array
+    p: Array
+    c: Array
+    factor: Array | None  # of the x-update at this c
+    anchor: tuple[Array, Array]  # z and p at the last balancing
+    checks: Array
+
+
+@pytree_dataclass
+class DouglasRachford:
+    """Settings: `rho`, the penalty c at the start (None: from the problem's scale), `relaxation`, `balance` (adapt the
+    penalty), `check_every` steps a certificate."""
+
+    rho: Array | float | None = None
+    relaxation: Array | float = 1.7
+    balance: bool = static(default=True)
+    check_every: int = static(default=10)
+
+    def supports(self, problem: Problem) -> str | None:
+        data = problem.data
+        if not isinstance(data, LeastSquares) or problem.box is not None or len(problem.terms) != 1:
+            return "DouglasRachford takes least squares plus one term without a box; use PDHG"
+        if not (data.has_prox or (data.weight is None and data.A.has_row_gram)):
+            return (
+                f"DouglasRachford needs the prox of the least squares, which has no closed form for {data.A}; use FISTA"
+            )
+        term = problem.terms[0]
+        if not hasattr(term.functional, "shrink") or not hasattr(term.functional, "project"):
+            return f"DouglasRachford takes an l1-type term, got {type(term.functional).__name__}; use FISTA"
+        if term.K.gram_scale() is None or term.K.row_scale() is None:
+            return f"DouglasRachford needs a term behind an orthonormal transform, which {term.K} is not; use PDHG"
+        return None
+
+    def prepare(self, problem: Problem) -> Plan:
+        data, term = problem.least_squares, problem.terms[0]
+        dtype = data.y.real.dtype
+        k = term.K.gram_scale()
+        assert k is not None
+        k = jnp.where(k > 0, k, 1).astype(dtype)
+        back = data.backprojection()
+        c = _penalty(problem, k, back).astype(dtype) if self.rho is None else jnp.asarray(self.rho, dtype)
+        gram = None if data.has_prox else data.A.row_gram().astype(data.y.dtype)
+        return Plan(problem, k, back, gram, lax.stop_gradient(c))
+
+    def init(self, plan: Plan, x0: Array | None) -> State:
+        term = plan.problem.terms[0]
+        c = plan.start
+        factor = self._factor(plan, c)
+        x0 = self._x(plan, jnp.zeros_like(plan.back), c, factor) if x0 is None else x0
+        z = _allowed(term.functional, term.K.forward(x0))
+        p = jnp.zeros_like(z)
+        return State(x0, z, p, c, factor, (z, p), jnp.zeros((), jnp.int32))
+
+    def _x(self, plan: Plan, v: Array, c: Array, factor: Array | None) -> Array:
+        """`argmin_x 1/2 |A x - y|^2 + k c / 2 |x - v|^2`."""
+        data, tau = plan.problem.least_squares, 1 / (c * plan.isometry)
+        if not data.has_prox:
+            assert factor is not None
+            # By the inverse of A A.H + k c I, which is Hermitian: M r = r conj(M).
+            return v - data.A.adjoint(jnp.matmul(data.residual(v), jnp.conj(factor), precision="highest"))
+        if (rows := data.A.row_diagonal()) is not None and data.weight is None:
+            # Nothing but what is measured moves, not even by the rounding of large numbers that cancel.
+            return v - data.A.adjoint(data.residual(v) / (c * plan.isometry + rows))
+        d, v = data.gram_diagonal(), v + tau * plan.back
+        return v / (1 + tau * d) if d is not None else data.A.resolvent(v, tau)
+
+    def resume(self, plan: Plan, state: State) -> State:
+        """The iterates stay, the dual projected to this problem's weights; the penalty is this problem's."""
+        g = plan.problem.terms[0].functional
+        p, z = g.project(state.p), _allowed(g, state.z)  # type: ignore[attr-defined]
+        return state._replace(z=z, p=p, c=plan.start, factor=self._factor(plan, plan.start), anchor=(z, p))
+
+    def _factor(self, plan: Plan, c: Array) -> Array | None:
+        """The inverse of `A A.H + k c I` where the x-update takes one."""
+        if plan.gram is None:
+            return None
+        eye = jnp.eye(len(plan.gram), dtype=plan.gram.dtype)
+        root = solve_triangular(jnp.linalg.cholesky(plan.gram + c * plan.isometry * eye), eye, lower=True)
+        return jnp.matmul(jnp.conj(root.T), root, precision="highest")
+
+    def step(self, plan: Plan, state: State, last: Any = False) -> State:
+        term = plan.problem.terms[0]
+        z, p, c = state.z, state.p, state.c
+        rho = jnp.asarray(self.relaxation, c.dtype)
+        x = self._x(plan, term.K.adjoint(z - p / c) / plan.isometry, c, state.factor)
+        u = p + c * (z + rho * (term.K.forward(x) - z))
+        p = term.functional.project(u)  # type: ignore[attr-defined]
+        return state._replace(x=x, z=(u - p) / c, p=p)
+
+    def value(self, plan: Plan, state: State) -> Array:
+        return plan.problem.terms[0].K.adjoint(state.z) / plan.isometry
+
+    def certificate(self, plan: Plan, state: State) -> tuple[Certificate, Array, State]:
+        x = self.value(plan, state)
+        certificate = from_primal(plan.problem, x, state.x)
+        if self.balance:
+            state = self._balance(plan, state)
+        return certificate, x, state._replace(checks=state.checks + 1)
+
+    def _balance(self, plan: Plan, state: State) -> State:
+        """Move c towards (movement of p) / (movement of z); see `balancing` for when."""
+
+        def rebalance() -> tuple[Any, ...]:
+            # Between the Euclidean norm, which a few large coefficients decide that settle at once, and the sum.
+            dz, dp = (
+                jnp.sqrt(norm(v) * jnp.sum(jnp.abs(v))) for v in (state.z - state.anchor[0], state.p - state.anchor[1])
+            )
+            moved = (dz > 0) & (dp > 0)
+            ratio = jnp.where(moved, dp, 1) / jnp.where(moved, dz, 1)
+            c = jnp.where(moved, jnp.sqrt(state.c * ratio), state.c).astype(state.c.dtype)
+            return c, self._factor(plan, c), (state.z, state.p)
+
+        c, factor, anchor = lax.cond(balancing(state.checks), rebalance, lambda: (state.c, state.factor, state.anchor))
+        return state._replace(c=c, factor=factor, anchor=anchor)
+
+    def point(self, state: State) -> tuple[Array, Array]:
+        return state.z, state.p
+
+    def plain(self, plan: Plan, point: Any, state: State) -> Any:
+        state = lax.stop_gradient(state)
+        state = state._replace(z=point[0], p=point[1], factor=self._factor(plan, state.c))
+        return self.point(DouglasRachford(relaxation=1.0).step(plan, state))
+
+    def answer(self, plan: Plan, point: Any, state: State) -> Array:
+        return plan.problem.terms[0].K.adjoint(self.plain(plan, point, state)[0]) / plan.isometry
+
+
+def _allowed(g: Functional, z: Array) -> Array:
+    """Zero where a weight is infinite: constraints hold from the first certificate on."""
+    return jnp.where(jnp.isinf(g.weight), 0, z) if isinstance(g, L1) else z
+
+
+def _penalty(problem: Problem, k: Array, back: Array) -> Array:
+    """The mean weight over the mean size of the back-projected coefficients, within reason of the curvature."""
+    data, term = problem.least_squares, problem.terms[0]
+    w = term.functional.weight  # type: ignore[attr-defined]
+    L = data.lipschitz()
+    L = jnp.where(L > 0, L, 1)
+    finite = jnp.isfinite(w) & (w > 0)
+    lam = jnp.sum(jnp.where(finite, w, 0)) / jnp.maximum(jnp.sum(finite), 1)
+    z = term.K.forward(back) / L
+    size = jnp.mean(jnp.abs(z))
+    c = lam / jnp.where(size > 0, size, 1)
+    return jnp.clip(jnp.where(c > 0, c, L / k), 1e-4 * L / k, 1e4 * L / k)
