@@ -19,14 +19,16 @@ then no less than the relative violation.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from emjax.functionals import Ball, Box, Fidelity, Functional, L1Ball, LeastSquares, Quadratic
-from emjax.operators import LinearOperator, OnImage
-from emjax.solvers.problem import Problem, total
+from emjax.functionals import L1, Ball, Box, Fidelity, Functional, L1Ball, LeastSquares, Quadratic
+from emjax.operators import Blockwise, LinearOperator, OnImage
+from emjax.solvers.problem import Problem, Term, total
 
 
 class Certificate(NamedTuple):
@@ -289,9 +291,46 @@ def from_primal(problem: Problem, x: Array, dual: Array | None = None) -> Certif
     - a box alone: likewise;
     - no term and a diagonal `A.H A`: its minimum in closed form.
 
-    Other problems have no certificate here: the gap is infinite.
+    Other problems have no certificate here: the gap is infinite. Blocks that share nothing have one each, and their
+    sum is the image's: one scale for all would be that of the worst block.
     """
-    return _rounded(problem.least_squares, x, _from_primal(problem, x, dual))
+    if (split := _blocks(problem)) is None:
+        return _rounded(problem.least_squares, x, _from_primal(problem, x, dual))
+    one, parts, axes = split
+    A = problem.data.A
+    assert isinstance(A, Blockwise)
+    points = A.split(x), None if dual is None else A.split(dual)
+
+    def certify(parts: Any, x: Array, dual: Array | None) -> Certificate:
+        return from_primal(one(*parts), x, dual)
+
+    each = jax.vmap(certify, in_axes=(axes, 0, None if dual is None else 0))(parts, *points)
+    return Certificate(*(jnp.sum(v) for v in each[:3]))
+
+
+def _blocks(problem: Problem) -> tuple[Callable[..., Problem], Any, Any] | None:
+    """Where an image falls into blocks that share no term: the problem of a block from its arrays, those of all blocks,
+    and which of them have an axis of blocks. None elsewhere."""
+    data, A = problem.data, problem.data.A
+    if not isinstance(data, LeastSquares) or len(problem.terms) != 1 or problem.box is not None:
+        return None
+    g, K = problem.terms[0].functional, problem.terms[0].K
+    if not isinstance(A, Blockwise) or not isinstance(K, Blockwise) or not isinstance(g, L1):
+        return None
+    if K.op.in_shape != A.op.in_shape or any(n % b for n, b in zip(A.shape, A.op.in_shape, strict=True)):
+        return None
+    ndim = len(K.op.out_shape)
+
+    def blocks(v: Array | None, op: LinearOperator) -> Array | None:
+        if v is None or v.ndim == 0:
+            return v
+        return jnp.broadcast_to(v, (*A.grid, *op.out_shape)).reshape(-1, *op.out_shape)
+
+    def one(y: Array, weight: Array | None, w: Array) -> Problem:
+        return Problem(LeastSquares(A.op, y, weight), Term(L1(w, ndim), K.op))
+
+    parts = (blocks(data.y, A.op), blocks(data.weight, A.op), blocks(g.weight, K.op))
+    return one, parts, tuple(None if v is None or v.ndim == 0 else 0 for v in parts)
 
 
 def _from_primal(problem: Problem, x: Array, dual: Array | None) -> Certificate:
