@@ -28,8 +28,7 @@ from emjax.solvers.loop import balancing
 from emjax.solvers.polish import can_polish, polished
 from emjax.solvers.problem import Problem, Term, total
 
-# The best `tau` over that of equal movements of primal and dual, within a fifth of its steps from 0.15 to 0.4 for total
-# variation of masks and of all pixels, with weights over two decades.
+# The best `tau` over that of equal movements of primal and dual, for total variation of masks and of all pixels.
 BALANCE = 0.25
 
 COARSE = 40  # steps at half the resolution
@@ -109,7 +108,7 @@ class PDHG:
         c = self.guess(coarse, self.init(coarse, None))
         for _ in range(2):
             c = lax.fori_loop(0, COARSE // 2, lambda _, s: jax.tree.map(_as, self.step(coarse, s), s), c)
-            c = self._ratio(coarse, c, jnp.zeros_like(c.balance))
+            c = self._ratio(coarse, c, jnp.zeros_like(c.balance)) if self.balance else c
         x, p = finer(plan.problem, c.x, c.duals[0])
         x = x if plan.box is None else plan.box.prox(x)
         state = state._replace(x=x.astype(state.x.dtype), duals=(p.astype(state.duals[0].dtype),))
@@ -227,8 +226,8 @@ class PDHG:
         early = state.checks <= 8
         power_of_two = (state.checks > 0) & (state.checks & (state.checks - 1) == 0)
         when = balancing(state.checks)
-        if _total_variation(plan):
-            when = jnp.where(early, power_of_two, when)
+        if _total_variation(plan):  # certificates are few there, and late ones spaced geometrically
+            when = jnp.where(early, power_of_two, state.checks % 4 == 0)
         return lax.cond(when, lambda s: self._ratio(plan, s, objective, early), lambda s: s, state)
 
     def _ratio(self, plan: Plan, state: State, objective: Array, early: Any = True) -> State:
