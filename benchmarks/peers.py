@@ -10,10 +10,11 @@ two methods in float64 (emjax's certified solve, and an ADMM in NumPy that share
 first item, the others by the certificate alone). Each package runs in float32 where it can, in its own environment, as
 a subprocess, in turn with the others, several rounds: A B C A B C. Round 0 searches the iteration counts at which a
 package reaches a gap of 1e-3, of 1e-4, and 0.1 dB of the optimum's PSNR for good; each round times them, from scratch.
-A batch begins at the counts that one image took. emjax, the first in turn, is timed to its own certified gap instead,
-certificates included; a package that would take longer than three times the bar of emjax's time is given up, and the
-time that it had is a lower bound of what it takes. `plain` is what one would write by hand in
-JAX, compiled, without certificates: the floor. Compile time is apart, and so is what is prepared once an instance.
+A batch, and an image of 2048^2, begins at the counts that one of 512^2 (256^2) took. emjax, the first in turn, is timed
+to its own certified gap instead, certificates included; a package that would take longer than three times the bar of
+emjax's time is given up, and the time that it had is a lower bound of what it takes. `plain` is what one would write by
+hand in JAX, compiled, without certificates: the floor. Compile time is apart, and so is what is prepared once an
+instance.
 
     python benchmarks/peers.py -o benchmarks/results/peers.json [--only W1,W4] [--quick] [--peers emjax,sigpy]
     python benchmarks/peers.py -o benchmarks/results/peers_gpu.json --platform gpu
@@ -60,7 +61,7 @@ KINDS = {  # what each package can solve as well as it is meant to
     "proxtv": ("rof",),
 }
 TARGETS = ("1e-3", "1e-4", "0.1 dB")
-ROUNDS, BATCH_ROUNDS = 3, 2  # a batch is its own average
+ROUNDS, LONG_ROUNDS = 2, 1  # of batches, which are their own average, and of images of 2048^2
 # Seconds of one solve after which a package is given up: so many times the bar of emjax's, and no less than these.
 PATIENCE, LIMIT = 3.0, 5.0
 REFERENCE_GAP, BATCH_GAP, AGREEMENT = 1e-7, 1e-6, 1e-5  # certified of the optima; between the two methods
@@ -186,10 +187,14 @@ def run(peer: str, interpreter: str, path: Path, output: Path, more: list[str], 
     return found
 
 
+def is_long(case: dict[str, Any]) -> bool:
+    return case["count"] > 1 or case["side"] > 512
+
+
 def rounds(todo: dict[str, dict[str, Any]], names: list[str], peers: list[str]) -> Iterator[tuple[str, int, str]]:
     """Each case by itself, its packages in turn."""
     for name in names:
-        for number in range(ROUNDS if todo[name]["count"] == 1 else BATCH_ROUNDS):
+        for number in range(LONG_ROUNDS if is_long(todo[name]) else ROUNDS):
             for peer in peers:
                 yield name, number, peer
 
@@ -205,9 +210,10 @@ def options(runs: dict[str, Any], name: str, peer: str, number: int, count: int)
     ours = [min(e["seconds"] for e in d["certified"] if e["target"] == "1e-4") for d in runs[name].get("emjax", [])[:1]]
     limit = max(LIMIT, *(PATIENCE * BARS[name.split(",")[0]] * t for t in ours)) if ours else LIMIT * count
     more = ["--limit", str(limit)]
-    single = (runs.get(name.split(", batch")[0], {}).get(peer) or [{}])[0].get("counts", {})
+    short = name.split(", batch")[0].replace("2048", "512")
+    single = (runs.get(short, {}).get(peer) or [{}])[0].get("counts", {}) if short != name else {}
     known = sorted({n for n in single.values() if n is not None})
-    return [*more, "--start", ",".join(map(str, known)), "--coarse"] if count > 1 and known else more
+    return [*more, "--start", ",".join(map(str, known)), "--coarse"] if known else more
 
 
 def summarise(done: list[dict[str, Any]], count: int) -> dict[str, Any]:
@@ -344,7 +350,7 @@ def main() -> int:
     arguments = parser.parse_args()
     work = arguments.work / "quick" if arguments.quick else arguments.work
     todo = cases(arguments.quick)
-    settings = {"cases": todo, "rounds": [ROUNDS, BATCH_ROUNDS], "patience": PATIENCE, "limit": LIMIT, "bars": BARS}
+    settings = {"cases": todo, "rounds": [ROUNDS, LONG_ROUNDS], "patience": PATIENCE, "limit": LIMIT, "bars": BARS}
     settings |= {"quick": arguments.quick, "platform": arguments.platform}
     report = earlier_report(arguments.output, settings)
     report = {"peers": {}, "references": {}, "runs": {}, **report, "settings": settings}
@@ -376,6 +382,7 @@ def main() -> int:
         for name in names:
             instance_file(work, name, todo[name])
         return 0
+    names.sort(key=lambda name: is_long(todo[name]))
     for name, turn, peer in rounds(todo, names, [p for p in KINDS if p in interpreters]):
         case = todo[name]
         if case["kind"] not in KINDS[peer] or (peer == "scikit_image" and case["tv"] != "isotropic"):
