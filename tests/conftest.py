@@ -6,7 +6,10 @@ Compiling is two thirds of the tests' time, and their arrays are small: the comp
 XLA_FLAGS says something else.
 """
 
+import gc
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -88,3 +91,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.nodeid.endswith(SLOW):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs() -> Iterator[None]:
+    """Every compiled program holds some memory maps, of which a process has 65,530: past that, compiling crashes."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 25_000:
+        import jax
+
+        jax.clear_caches()
+        gc.collect()
