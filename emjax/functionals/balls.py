@@ -91,6 +91,10 @@ class L1Ball(Functional):
         kept = jnp.maximum(size - theta * inside, 0) / jnp.where(size > 0, size, 1)
         kept = jnp.where((radius > 0) | (inside == 0), kept, 0)
         kept = jnp.where(jnp.isinf(w), 0, kept)
+        # Far outside of a small ball most of `size` cancels, and what is left is rounded by more than its own eps.
+        norm = self._sum(inside * size * lax.stop_gradient(kept))
+        shrunk = jnp.where(norm > radius, radius / jnp.where(norm > 0, norm, 1), 1)
+        kept = jnp.where(inside > 0, kept * lax.stop_gradient(shrunk), kept)
         # An item with an infinite entry has no projection.
         return jnp.where(jnp.isfinite(theta), x * kept, jnp.nan)
 
