@@ -187,6 +187,10 @@ def judge(report: dict[str, Any]) -> None:
         row |= {"judged": judged, "passed": not judged or (factor is None or factor >= FACTOR_BAR)}
         passed &= row["passed"]
         table.append(row)
+    columns = ["measurements of 1024 pixels", *METHODS, "LASSO needs, times as many"]
+    rows = [[row["measurements"], *(1e4 * row[name] for name in METHODS), row["factor"]] for row in table]
+    columns[1:-1] = [f"{name} (squared error x 1e4)" for name in METHODS]
+    report["readme"] = {"columns": columns, "rows": rows}
     worse = [row["measurements"] for row in table if row["lasso"] < row["csgm"]]
     report |= {"table": table, "crossover": min(worse) if worse else None, "passed": passed}
 
