@@ -4,7 +4,8 @@ The experiment of Bora et al. 2017 on 32 x 32 patches of EM images: 25 to 750 Ga
 squared error a pixel of
 
 - CSGM: a VAE of the zoo as the prior, with what its decoder leaves out (`Generative`), 10 restarts, all patches in one
-  call; and the decoder alone, as published, with the weight from its noise level;
+  call; and its decoder alone, with the weight from its mean deviation (a network that is trained without deviations has
+  a better one);
 - LASSO in the DCT domain, with the weight that is best for each patch by the truth (an oracle's, in LASSO's favour);
 - the linear estimate of least error, with mean and covariance of training patches (what a prior without any network,
   but with the same training data, can do).
