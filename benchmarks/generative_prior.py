@@ -199,7 +199,7 @@ def judge(report: dict[str, Any]) -> None:
 def markdown(report: dict[str, Any]) -> str:
     """The table, for people."""
     lines = [
-        f"Mean squared error a pixel, x 1e-4; {PATCHES} patches, {len(report['floor'])} seeds. "
+        f"Mean squared error a pixel, x 1e-4; {PATCHES} patches, seeds: {len(report['floor'])}. "
         f"The decoder's floor: {1e4 * report['mean_floor']:.2f}. LASSO is the better one "
         + (f"from {report['crossover']} measurements on." if report["crossover"] else "nowhere."),
         "",
