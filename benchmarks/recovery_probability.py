@@ -447,7 +447,7 @@ def picture(report: dict[str, Any], output: Path) -> None:
         axes[1, 0].set(title=f"sparse signals, N = {n}, k = {k}")
     for axis, source in zip(axes[-1, 1:], sources, strict=False):
         curves(axis, [p for p in report["patches"].values() if p["source"] == source])
-        axis.set(title=f"patches of 32 x 32, {source}, {DECIBELS:g} dB")
+        axis.set(title=f"patches, {source}, {DECIBELS:g} dB")
     for axis in axes.flat:
         axis.set_visible(axis.has_data())
     output.parent.mkdir(parents=True, exist_ok=True)
