@@ -20,6 +20,7 @@ Sources: Bora, Jalal, Price, Dimakis 2017; with deviations (sparse ones): Dhar, 
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -180,8 +181,10 @@ def whitened(A: LinearOperator, y: Array, noise: Noise | None, covariance: Array
     power = jnp.diagonal(gram)
     floor = _ROUNDING * jnp.maximum(jnp.mean(power), jnp.finfo(power.dtype).tiny)
     root = jnp.linalg.cholesky(gram + jnp.diag(variance + floor + jnp.where(power > 0, 0, 1)))
-    solved = jax.scipy.linalg.solve_triangular(root, jnp.concatenate([rows, flat[:, None], reach], 1), lower=True)
-    return solved[:, :n], solved[:, n], solved[:, n + 1 :].T
+    # The measurements by themselves: what depends on the operator alone is the same for all items of a batch.
+    solve = functools.partial(jax.scipy.linalg.solve_triangular, root, lower=True)
+    white = solve(jnp.concatenate([rows, reach], 1))
+    return white[:, :n], solve(flat), white[:, n:].T
 
 
 def _product(a: Array, b: Array) -> Array:
