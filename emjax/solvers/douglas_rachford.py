@@ -10,6 +10,13 @@ for operators whose least squares have a prox in closed form: subsampled DCT, Fo
 matrix of which one inverse is kept, for all blocks of an image. A step costs as many transforms as one of FISTA. The
 residual of `x'` is the dual point of a certificate: it settles sooner than that of an image whose coefficients were
 shrunk, and takes a third to a half of the steps.
+
+A matrix is multiplied by the transform once (`in_coefficients`), and each coefficient then has a penalty of its own,
+
+    c_i = c w_i / (w_i + c r_i),    r_i the root mean square of the coefficient over all blocks,
+
+set at certificates 2, 4 and 8: the low frequencies of an image are a hundred times as large as most others. That takes
+0.6 to 1 times the steps of one balanced penalty (phantoms and sparse vectors, 5 to 50 % of Gaussian measurements).
 """
 
 from typing import Any, NamedTuple
@@ -21,15 +28,17 @@ from jax.scipy.linalg import solve_triangular
 from emjax._pytree import pytree_dataclass, static
 from emjax.functionals import L1, Functional, LeastSquares
 from emjax.solvers.certificate import Certificate, from_primal, norm
+from emjax.solvers.coefficients import Coefficients, in_coefficients, penalised_gram
 from emjax.solvers.loop import balancing
 from emjax.solvers.problem import Problem
 
 
 class Plan(NamedTuple):
-    problem: Problem
+    problem: Problem  # in coefficients where `inside` says so
+    inside: Coefficients | None
     isometry: Array  # k
     back: Array  # A.H y
-    gram: Array | None  # A A.H, where the prox needs its inverse
+    gram: Array | None  # A A.H, where the prox needs an inverse
     start: Array  # the penalty c to begin with
 
 
@@ -37,7 +46,7 @@ class State(NamedTuple):
     x: Array
     z: Array
     p: Array
-    c: Array
+    c: Array  # a number, or one for each coefficient of a block
     factor: Array | None  # of the x-update at this c
     anchor: tuple[Array, Array]  # z and p at the last balancing
     checks: Array
@@ -69,6 +78,8 @@ class DouglasRachford:
         return None
 
     def prepare(self, problem: Problem) -> Plan:
+        inside = None if problem.least_squares.has_prox else in_coefficients(problem)
+        problem = problem if inside is None else inside.problem
         data, term = problem.least_squares, problem.terms[0]
         dtype = data.y.real.dtype
         k = term.K.gram_scale()
@@ -76,30 +87,22 @@ class DouglasRachford:
         k = jnp.where(k > 0, k, 1).astype(dtype)
         back = data.backprojection()
         c = _penalty(problem, k, back).astype(dtype) if self.rho is None else jnp.asarray(self.rho, dtype)
+        if inside is not None:
+            c = jnp.broadcast_to(c, inside.matrix.shape[-1:])
         gram = None if data.has_prox else data.A.row_gram().astype(data.y.dtype)
-        return Plan(problem, k, back, gram, lax.stop_gradient(c))
+        return Plan(problem, inside, k, back, gram, lax.stop_gradient(c))
 
     def init(self, plan: Plan, x0: Array | None) -> State:
         term = plan.problem.terms[0]
         c = plan.start
         factor = self._factor(plan, c)
-        x0 = self._x(plan, jnp.zeros_like(plan.back), c, factor) if x0 is None else x0
+        if x0 is None:
+            x0 = self._x(plan, jnp.zeros_like(plan.back), c, factor)
+        elif plan.inside is not None:
+            x0 = plan.inside.analyse(x0)
         z = _allowed(term.functional, term.K.forward(x0))
         p = jnp.zeros_like(z)
         return State(x0, z, p, c, factor, (z, p), jnp.zeros((), jnp.int32))
-
-    def _x(self, plan: Plan, v: Array, c: Array, factor: Array | None) -> Array:
-        """`argmin_x 1/2 |A x - y|^2 + k c / 2 |x - v|^2`."""
-        data, tau = plan.problem.least_squares, 1 / (c * plan.isometry)
-        if not data.has_prox:
-            assert factor is not None
-            # By the inverse of A A.H + k c I, which is Hermitian: M r = r conj(M).
-            return v - data.A.adjoint(jnp.matmul(data.residual(v), jnp.conj(factor), precision="highest"))
-        if (rows := data.A.row_diagonal()) is not None and data.weight is None:
-            # Nothing but what is measured moves, not even by the rounding of large numbers that cancel.
-            return v - data.A.adjoint(data.residual(v) / (c * plan.isometry + rows))
-        d, v = data.gram_diagonal(), v + tau * plan.back
-        return v / (1 + tau * d) if d is not None else data.A.resolvent(v, tau)
 
     def resume(self, plan: Plan, state: State) -> State:
         """The iterates stay, the dual projected to this problem's weights; the penalty is this problem's."""
@@ -107,12 +110,28 @@ class DouglasRachford:
         p, z = g.project(state.p), _allowed(g, state.z)  # type: ignore[attr-defined]
         return state._replace(z=z, p=p, c=plan.start, factor=self._factor(plan, plan.start), anchor=(z, p))
 
+    def _x(self, plan: Plan, v: Array, c: Array, factor: Array | None) -> Array:
+        """`argmin_x 1/2 |A x - y|^2 + k c / 2 |x - v|^2`."""
+        data, scale = plan.problem.least_squares, _full(plan, c) * plan.isometry
+        if not data.has_prox:
+            assert factor is not None
+            # By the inverse of I + A (k C)^-1 A.H, which is Hermitian: M r = r conj(M).
+            r = jnp.matmul(data.residual(v), jnp.conj(factor), precision="highest")
+            return v - data.A.adjoint(r) / scale
+        if (rows := data.A.row_diagonal()) is not None and data.weight is None:
+            # Nothing but what is measured moves, not even by the rounding of large numbers that cancel.
+            return v - data.A.adjoint(data.residual(v) / (scale + rows))
+        tau = 1 / scale
+        d, v = data.gram_diagonal(), v + tau * plan.back
+        return v / (1 + tau * d) if d is not None else data.A.resolvent(v, tau)
+
     def _factor(self, plan: Plan, c: Array) -> Array | None:
-        """The inverse of `A A.H + k c I` where the x-update takes one."""
+        """The inverse of `I + A (k C)^-1 A.H` where the x-update takes one."""
         if plan.gram is None:
             return None
-        eye = jnp.eye(len(plan.gram), dtype=plan.gram.dtype)
-        root = solve_triangular(jnp.linalg.cholesky(plan.gram + c * plan.isometry * eye), eye, lower=True)
+        gram = plan.gram / (c * plan.isometry) if plan.inside is None else penalised_gram(plan.inside.matrix, c)
+        eye = jnp.eye(len(gram), dtype=gram.dtype)
+        root = solve_triangular(jnp.linalg.cholesky(gram + eye), eye, lower=True)
         return jnp.matmul(jnp.conj(root.T), root, precision="highest")
 
     def step(self, plan: Plan, state: State, last: Any = False) -> State:
@@ -125,14 +144,23 @@ class DouglasRachford:
         return state._replace(x=x, z=(u - p) / c, p=p)
 
     def value(self, plan: Plan, state: State) -> Array:
-        return plan.problem.terms[0].K.adjoint(state.z) / plan.isometry
+        return self._image(plan, self._primal(plan, state.z))
+
+    def _primal(self, plan: Plan, z: Array) -> Array:
+        """The variable of the plan's problem."""
+        return plan.problem.terms[0].K.adjoint(z) / plan.isometry
+
+    def _image(self, plan: Plan, x: Array) -> Array:
+        return x if plan.inside is None else plan.inside.synthesise(x)
 
     def certificate(self, plan: Plan, state: State) -> tuple[Certificate, Array, State]:
-        x = self.value(plan, state)
+        x = self._primal(plan, state.z)
         certificate = from_primal(plan.problem, x, state.x)
+        if plan.inside is not None:
+            certificate = plan.inside.of_image(certificate, x)
         if self.balance:
-            state = self._balance(plan, state)
-        return certificate, x, state._replace(checks=state.checks + 1)
+            state = self._balance(plan, state) if plan.inside is None else self._weigh(plan, state)
+        return certificate, self._image(plan, x), state._replace(checks=state.checks + 1)
 
     def _balance(self, plan: Plan, state: State) -> State:
         """Move c towards (movement of p) / (movement of z); see `balancing` for when."""
@@ -150,6 +178,24 @@ class DouglasRachford:
         c, factor, anchor = lax.cond(balancing(state.checks), rebalance, lambda: (state.c, state.factor, state.anchor))
         return state._replace(c=c, factor=factor, anchor=anchor)
 
+    def _weigh(self, plan: Plan, state: State) -> State:
+        """A penalty for each coefficient of a block, by its size in all of them."""
+        inside = plan.inside
+        assert inside is not None
+
+        def reweigh() -> tuple[Any, ...]:
+            c, weight = plan.start, inside.weight
+            finite = jnp.isfinite(weight)
+            w = jnp.sum(jnp.where(finite, weight, 0), 0) / jnp.maximum(jnp.sum(finite, 0), 1)
+            r = jnp.sqrt(jnp.mean(jnp.abs(state.z) ** 2, 0))
+            share = w / jnp.where(r > 0, w + c * r, 1)
+            c = (c * jnp.where(r > 0, jnp.maximum(share, 0.1), 1)).astype(c.dtype)
+            return c, self._factor(plan, c)
+
+        now = (state.checks == 2) | (state.checks == 4) | (state.checks == 8)
+        c, factor = lax.cond(now, reweigh, lambda: (state.c, state.factor))
+        return state._replace(c=c, factor=factor)
+
     def point(self, state: State) -> tuple[Array, Array]:
         return state.z, state.p
 
@@ -159,7 +205,12 @@ class DouglasRachford:
         return self.point(DouglasRachford(relaxation=1.0).step(plan, state))
 
     def answer(self, plan: Plan, point: Any, state: State) -> Array:
-        return plan.problem.terms[0].K.adjoint(self.plain(plan, point, state)[0]) / plan.isometry
+        return self._image(plan, self._primal(plan, self.plain(plan, point, state)[0]))
+
+
+def _full(plan: Plan, c: Array) -> Array:
+    """The penalty of each entry of the plan's variable."""
+    return c if plan.inside is None else jnp.tile(c, plan.inside.blocks)
 
 
 def _allowed(g: Functional, z: Array) -> Array:
