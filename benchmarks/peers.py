@@ -14,7 +14,7 @@ A batch, and an image of 2048^2, begins at the counts that one of 512^2 (256^2) 
 to its own certified gap instead, certificates included; a package that would take longer than three times the bar of
 emjax's time is given up, and the time that it had is a lower bound of what it takes. `plain` is what one would write by
 hand in JAX, compiled, without certificates: the floor. Compile time is apart, and so is what is prepared once an
-instance.
+instance: of W3 the product of the matrix and the transform, which all take (emjax makes its own, within its time).
 
     python benchmarks/peers.py -o benchmarks/results/peers.json [--only W1,W4] [--quick] [--peers emjax,sigpy]
     python benchmarks/peers.py -o benchmarks/results/peers_gpu.json --platform gpu

@@ -147,6 +147,14 @@ def dct_matrix(n: int, dtype: object = np.float64) -> np.ndarray:
     return np.ascontiguousarray(scipy.fft.dct(np.eye(n), axis=0, norm="ortho"), dtype)
 
 
+def features(matrix: np.ndarray, dtype: object = np.float32) -> np.ndarray:
+    """`Phi D.T`, the matrix of a block's DCT coefficients: what is multiplied out once costs no transform later."""
+    side = round(matrix.shape[1] ** 0.5)
+    D = dct_matrix(side)
+    product = D @ np.asarray(matrix, np.float64).reshape(-1, side, side) @ D.T
+    return np.ascontiguousarray(product.reshape(matrix.shape), dtype)
+
+
 class Wavelet:
     """The periodic orthogonal wavelet transform of square images, Mallat layout, a level a matrix product.
 

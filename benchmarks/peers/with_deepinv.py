@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from deepinv.models import TVDenoiser
 from deepinv.optim import FISTA, L2, PDCP, L1Prior, L12Prior
-from instances import Instance, Wavelet, dct_matrix, paste
+from instances import Instance, Wavelet, dct_matrix, features, paste
 from worker import Prepared, serve
 
 TAU = {"inpainting": 0.3, "rof": 0.3}
@@ -84,17 +84,17 @@ def sparse(instance: Instance):
         bound, shape = 1.0, y.shape
     else:
         side, y = instance.block, y[0]
-        D, phi = tensor(dct_matrix(side, np.float32)), tensor(instance.matrix.astype(np.float32))
+        D, matrix = tensor(dct_matrix(side, np.float32)), tensor(features(instance.matrix))
         shape, bound = (len(y), 1, side, side), float(np.linalg.norm(instance.matrix, 2)) ** 2
 
         def image(c: torch.Tensor) -> torch.Tensor:
             return D.T @ c @ D
 
         def forward(c: torch.Tensor, **_) -> torch.Tensor:
-            return image(c).reshape(len(c), -1) @ phi.T
+            return c.reshape(len(c), -1) @ matrix.T
 
         def adjoint(r: torch.Tensor, **_) -> torch.Tensor:
-            return D @ (r @ phi).reshape(shape) @ D.T
+            return (r @ matrix).reshape(shape)
 
     physics = deepinv.physics.LinearPhysics(A=forward, A_adjoint=adjoint)
     start = torch.zeros(shape, device=DEVICE)

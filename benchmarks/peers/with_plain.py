@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from instances import Instance, paste
+from instances import Instance, features, paste
 from worker import Prepared, serve
 
 from emjax.operators import DCT, SubsampledDCT, SubsampledFourier, Wavelet
@@ -83,19 +83,19 @@ def fista(instance: Instance) -> Callable[[Any, Any], Any]:
         image: Any = W.adjoint
     else:
         side = instance.block
-        D, phi = DCT((side, side)), jnp.asarray(instance.matrix, jnp.float32)
+        D, matrix = DCT((side, side)), jnp.asarray(features(instance.matrix))
         bound = float(np.linalg.norm(instance.matrix, 2)) ** 2 * 1.0001
 
         def image(c: jax.Array) -> jax.Array:
-            return jax.vmap(D.adjoint)(c)
+            return jax.vmap(D.adjoint)(c.reshape(-1, side, side))
 
         def forward(c: jax.Array) -> jax.Array:
-            return jnp.matmul(image(c).reshape(len(c), -1), phi.T, precision="highest")
+            return jnp.matmul(c, matrix.T, precision="highest")
 
         def back(r: jax.Array) -> jax.Array:
-            return jax.vmap(D.forward)(jnp.matmul(r, phi, precision="highest").reshape(-1, side, side))
+            return jnp.matmul(r, matrix, precision="highest")
 
-        zeros = jnp.zeros((len(instance.y[0]), side, side))
+        zeros = jnp.zeros((len(instance.y[0]), side * side))
 
     def solve(y: jax.Array, n: jax.Array) -> jax.Array:
         def step(_: Any, s: Any) -> Any:

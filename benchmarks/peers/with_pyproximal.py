@@ -3,7 +3,7 @@
 import numpy as np
 import pylops
 import pyproximal
-from instances import Instance, Wavelet, dct_matrix, inverse_transform, paste, transform
+from instances import Instance, Wavelet, dct_matrix, features, inverse_transform, paste, transform
 from pylops.utils.typing import NDArray
 from pyproximal.optimization.primal import ProximalGradient
 from pyproximal.optimization.primaldual import PrimalDual
@@ -71,15 +71,15 @@ def prepare(instance: Instance) -> Prepared:
         def image(c: np.ndarray) -> np.ndarray:
             return W.adjoint(c.reshape(shape))
     else:
-        phi, side = instance.matrix.astype(np.float32), instance.block
+        matrix, side = features(instance.matrix), instance.block
         D, bound = dct_matrix(side, np.float32), float(np.linalg.norm(instance.matrix, 2)) ** 2
         shape = (ys.shape[1], side, side)
 
         def forward(c: np.ndarray) -> np.ndarray:
-            return (D.T @ c.reshape(shape) @ D).reshape(len(ys[0]), -1) @ phi.T
+            return c.reshape(len(ys[0]), -1) @ matrix.T
 
         def adjoint(r: np.ndarray) -> np.ndarray:
-            return (D @ (r @ phi).reshape(shape) @ D.T).ravel()
+            return (r @ matrix).ravel()
 
         def image(c: np.ndarray) -> np.ndarray:
             return paste(D.T @ c.reshape(shape) @ D, instance.side // side)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scico.numpy as snp
-from instances import Instance, Wavelet, dct_matrix, paste
+from instances import Instance, Wavelet, dct_matrix, features, paste
 from scico import functional, linop, loss
 from scico.optimize import PDHG, AcceleratedPGM
 from worker import Prepared, serve
@@ -53,11 +53,11 @@ def wavelet(instance: Instance):
 
 def blocks(instance: Instance):
     side, count = instance.block, instance.side // instance.block
-    D, phi = jnp.asarray(dct_matrix(side, np.float32)), jnp.asarray(instance.matrix, jnp.float32)
+    D, matrix = jnp.asarray(dct_matrix(side, np.float32)), jnp.asarray(features(instance.matrix))
     bound = float(np.linalg.norm(instance.matrix, 2)) ** 2
 
     def forward(c: jax.Array) -> jax.Array:
-        return (D.T @ c @ D).reshape(count**2, -1) @ phi.T
+        return c.reshape(count**2, -1) @ matrix.T
 
     return solver(instance, forward, (count**2, side, side), jax.jit(lambda c: D.T @ c @ D), bound)
 

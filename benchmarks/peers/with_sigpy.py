@@ -9,6 +9,7 @@ from instances import (
     Instance,
     Wavelet,
     dct_matrix,
+    features,
     gradient,
     gradient_adjoint,
     inverse_transform,
@@ -70,17 +71,16 @@ def prepare(instance: Instance) -> Prepared:
 
         image = W.adjoint
     else:
-        phi, side = instance.matrix.astype(np.float32), instance.block
+        matrix, side = features(instance.matrix), instance.block
         D = dct_matrix(side, np.float32)
         bound = float(np.linalg.norm(instance.matrix, 2)) ** 2
-        shape = (ys.shape[1], side, side)
+        shape = (ys.shape[1], side * side)
 
         def slope(c: np.ndarray, y: np.ndarray) -> np.ndarray:
-            residual = (D.T @ c @ D).reshape(len(c), -1) @ phi.T - y
-            return D @ (residual @ phi).reshape(c.shape) @ D.T
+            return (c @ matrix.T - y) @ matrix
 
         def image(c: np.ndarray) -> np.ndarray:
-            return paste(D.T @ c @ D, instance.side // side)
+            return paste(D.T @ c.reshape(-1, side, side) @ D, instance.side // side)
 
     def threshold(step: float, c: np.ndarray) -> np.ndarray:
         return sigpy.thresh.soft_thresh(np.float32(step * lam), c)

@@ -4,7 +4,7 @@ the most favourable set-up that it has. The radius is `|W x*|_1` of the referenc
 from typing import Any
 
 import numpy as np
-from instances import Instance, Wavelet, cut, dct_matrix, inverse_transform, paste, transform
+from instances import Instance, Wavelet, cut, dct_matrix, features, inverse_transform, paste, transform
 from scipy.sparse.linalg import LinearOperator
 from spgl1 import spgl1
 from worker import Prepared, each, serve
@@ -54,11 +54,9 @@ def wavelet(instance: Instance) -> Any:
 
 
 def blocks(instance: Instance) -> Any:
-    side, rows = instance.block, len(instance.matrix)
-    D = dct_matrix(side)
-    features = instance.matrix.reshape(rows, side, side)
-    features = (D @ features @ D.T).reshape(rows, -1).astype(np.float32)
-    A = LinearOperator(features.shape, matvec=lambda c: features @ c, rmatvec=lambda r: r @ features, dtype=np.float32)
+    side = instance.block
+    D, matrix = dct_matrix(side), features(instance.matrix)
+    A = LinearOperator(matrix.shape, matvec=lambda c: matrix @ c, rmatvec=lambda r: r @ matrix, dtype=np.float32)
     radii = np.abs(D @ cut(instance.solution[0].astype(np.float64), side) @ D.T).sum((1, 2))
     pairs = list(zip(instance.y[0].astype(np.float32), radii, strict=True))
 
