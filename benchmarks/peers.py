@@ -11,8 +11,10 @@ first item, the others by the certificate alone). Each package runs in float32 w
 a subprocess, in turn with the others, several rounds: A B C A B C. Round 0 searches the iteration counts at which a
 package reaches a gap of 1e-3, of 1e-4, and 0.1 dB of the optimum's PSNR for good; each round times them, from scratch.
 A batch, and an image of 2048^2, begins at the counts that one of 512^2 (256^2) took. emjax, the first in turn, is timed
-to its own certified gap instead, certificates included; a package that would take longer than three times the bar of
-emjax's time is given up, and the time that it had is a lower bound of what it takes. `plain` is what one would write by
+twice: to the same true gap as the others ("by the same measure"; it evaluates its certificates on the way, and more of
+them than a user's run would), and to a certified gap, which no other package gives and which comes later, for its dual
+settles after its primal. A package that would take longer than three times the bar of emjax's certified time is given
+up, and the time that it had is a lower bound of what it takes. `plain` is what one would write by
 hand in JAX, compiled, without certificates: the floor. Compile time is apart, and so is what is prepared once an
 instance: of W3 the product of the matrix and the transform, which all take (emjax makes its own, within its time).
 
@@ -21,7 +23,8 @@ instance: of W3 the product of the matrix and the transform, which all take (emj
 
 --environments and --work name folders for the packages and for instances with their optima (default: a cache of the
 user's); --prepare makes both and times nothing. The JSON is written after each run of a package and a stopped run goes
-on from there; a Markdown table is written beside it. Exits with 1 if a bar is missed.
+on from there; a Markdown table is written beside it. Exits with 1 if a bar is missed by
+the same measure.
 """
 
 import argparse
@@ -242,6 +245,7 @@ def summarise(done: list[dict[str, Any]], count: int) -> dict[str, Any]:
     compiled = [r["first_seconds"] - r["seconds"] for r in first["rows"] if "first_seconds" in r]
     row["compile_seconds"] = max(compiled, default=None)
     if first["certified"]:
+        row["same_measure"] = {"seconds": dict(row["seconds"]), "iterations": dict(row["iterations"])}
         for i, target in enumerate(TARGETS[:2]):
             entries = [d["certified"][i] for d in good]
             row["seconds"][target] = statistics.median(e["seconds"] for e in entries) / count
@@ -270,6 +274,7 @@ def verdict(name: str, table: dict[str, dict[str, Any]]) -> dict[str, Any] | Non
     best = min(known, key=lambda p: known[p])
     bar = BARS[name.split(",")[0]]
     ratio = known[best] / mine
+    same = table["emjax"]["same_measure"]["seconds"]["1e-4"]
     honest = table["emjax"]["true_gap"]["1e-4"] <= 1e-4
     return {
         "best_peer": best,
@@ -278,6 +283,8 @@ def verdict(name: str, table: dict[str, dict[str, Any]]) -> dict[str, Any] | Non
         "bar": bar,
         "true_gap_kept": honest,
         "passed": ratio >= bar and honest,
+        "same_measure": None if same is None else known[best] / same,
+        "passed_by_the_same_measure": same is not None and known[best] / same >= bar,
     }
 
 
@@ -315,7 +322,13 @@ def markdown(report: dict[str, Any]) -> str:
         if (v := report["verdicts"].get(name)) is not None:
             least = "over " if v["lower_bound"] else ""
             words = f"{v['best_peer']} takes {least}{v['ratio']:.2f} times as long (bar {v['bar']:g})"
-            lines += ["", f"To 1e-4, {words}: {'kept' if v['passed'] else 'missed'}."]
+            lines += ["", f"To a certified 1e-4, {words}: {'kept' if v['passed'] else 'missed'}."]
+            if v["same_measure"] is not None:
+                ours = table["emjax"]["same_measure"]
+                kept = "kept" if v["passed_by_the_same_measure"] else "missed"
+                words = f"{number(ours['seconds']['1e-4'])} s ({ours['iterations']['1e-4']} iterations)"
+                lines[-1] += f" By the same measure, a true gap of 1e-4, emjax takes {words}: {least}"
+                lines[-1] += f"{v['same_measure']:.2f} times, {kept}."
         if (ours := table.get("emjax", {})).get("floor"):
             kind = "bytes" if "bytes" in ours["floor"] else "operations"
             rate = ours["floor"][f"{kind}_a_second"] / 1e9
@@ -331,8 +344,9 @@ def readme(report: dict[str, Any]) -> dict[str, Any]:
     for name, v in report["verdicts"].items():
         table = report["summary"][name]
         mine = table["emjax"]["seconds"]["1e-4"]
-        rows.append([name, mine, mine * v["ratio"], v["best_peer"], v["ratio"], v["bar"]])
-    columns = ["problem", "emjax (s)", "best peer (s)", "which", "times faster", "bar"]
+        same = table["emjax"]["same_measure"]["seconds"]["1e-4"]
+        rows.append([name, v["best_peer"], mine * v["ratio"], same, v["same_measure"], mine, v["ratio"], v["bar"]])
+    columns = ["problem", "best peer", "its s", "emjax (s)", "times faster", "certified (s)", "times faster", "bar"]
     return {"columns": columns, "rows": rows}
 
 
@@ -402,7 +416,7 @@ def main() -> int:
         print(f"{name}, round {turn}, {peer}: {result.get('error') or result['counts']}", flush=True)
     update()
     print(markdown(report))
-    return int(not all(v["passed"] for v in report["verdicts"].values()))
+    return int(not all(v["passed_by_the_same_measure"] for v in report["verdicts"].values()))
 
 
 if __name__ == "__main__":

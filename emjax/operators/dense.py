@@ -89,7 +89,10 @@ class Dense(LinearOperator):
         bound = jnp.minimum(jnp.sqrt(jnp.sum(jnp.sum(a * a, -1), -1)), schur)
         if min(self.matrix_shape) <= _GRAM_LIMIT:
             bound = jnp.minimum(bound, _schatten(matrix))
-        return round_up(jnp.max(bound * largest[..., 0, 0]), 4 * sum(self.matrix_shape))
+        return self._upwards(jnp.max(bound * largest[..., 0, 0]))
+
+    def _upwards(self, bound: Array) -> Array:
+        return round_up(bound, 4 * sum(self.matrix_shape))
 
     def row_scale(self) -> Array | None:
         return jnp.ones(()) if self.orthonormal else None
@@ -116,7 +119,11 @@ class Dense(LinearOperator):
 def _schatten(a: Array) -> Array:
     """`(sum_i sigma_i^64)^(1/64) >= sigma_1` over the singular values, by squaring the Gram matrix four times."""
     a = jnp.swapaxes(a, -1, -2) if a.shape[-2] > a.shape[-1] else a
-    g = jnp.matmul(a, jnp.conj(jnp.swapaxes(a, -1, -2)), precision="highest")
+    return gram_bound(jnp.matmul(a, jnp.conj(jnp.swapaxes(a, -1, -2)), precision="highest"))
+
+
+def gram_bound(g: Array) -> Array:
+    """The same from the Gram matrix, `(sum_i sigma_i^64)^(1/64)` with `sigma_i^2` the eigenvalues of `g`."""
     bound = jnp.ones(())
     for k in range(5):
         # g = s * (g / s), so that no power over- or underflows: sigma_1^2 = s_0 s_1^(1/2) s_2^(1/4) ...

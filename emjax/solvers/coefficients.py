@@ -16,16 +16,22 @@ from jax import Array
 from emjax._pytree import pytree_dataclass, static
 from emjax.functionals import L1, LeastSquares
 from emjax.operators import Blockwise, Dense, Identity, LinearOperator
+from emjax.operators.dense import gram_bound
 from emjax.solvers.certificate import Certificate, norm, units
 from emjax.solvers.problem import Problem, Term
 
 
 @pytree_dataclass
 class _Known(Dense):
-    """A matrix whose norm and Gram matrix are known: one inside of a loop would compute them at each certificate."""
+    """A matrix with its Gram matrix and its norm: they would be computed anew at each certificate."""
 
-    norm: Any = None
     gram: Any = None
+    norm: Any = None
+
+    @classmethod
+    def of(cls, matrix: Array, gram: Array) -> "_Known":
+        norm = Dense(matrix)._upwards(gram_bound(gram))
+        return cls(matrix, matrix.shape[-1:], gram=gram, norm=norm)
 
     def norm_bound(self) -> Array:
         return self.norm
@@ -97,7 +103,7 @@ def in_coefficients(problem: Problem) -> Coefficients | None:
     weight = g.weight
     if weight.ndim:
         weight = jnp.broadcast_to(weight, W.out_shape).reshape(blocks, n)
-    matrix = _Known(B, (n,), norm=one.norm_bound() / jnp.sqrt(k), gram=one.row_gram() / k)
+    matrix = _Known.of(B, one.row_gram() / k)
     inside = Problem(
         LeastSquares(Blockwise(matrix, (blocks * n,)), data.y.reshape(blocks, -1)),
         Term(L1(weight, 2), Blockwise(Identity((n,)), (blocks * n,))),

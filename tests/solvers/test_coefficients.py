@@ -95,7 +95,7 @@ def test_starts_batches_and_gradients() -> None:
     def loss(matrix: jax.Array) -> jax.Array:
         A = Blockwise(Dense(matrix, (8, 4)), SHAPE)
         p = Problem(LeastSquares(A, y[0].astype(matrix.dtype)), term)
-        return jnp.sum(solve(p, DouglasRachford(), gap=1e-11, max_steps=5000, gradient=Implicit()).value ** 3)
+        return jnp.sum(solve(p, DouglasRachford(), gap=1e-14, max_steps=5000, gradient=Implicit()).value ** 3)
 
     with x64():
         term = _problem("blocks").terms[0]
