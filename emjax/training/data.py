@@ -6,6 +6,7 @@ scans, of which nothing but the measured pixels reaches the device: float16, in 
 where nothing was measured.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
@@ -186,11 +187,10 @@ def _slice(text: str | None, key: str) -> slice:
 
 def _phantoms(table: dict) -> list[np.ndarray]:
     from emjax.acquisition import phantom
+    from emjax.training.recipe import Phantoms
 
-    settings = dict(table)
-    count, size, seed = (settings.pop(key, default) for key, default in (("count", 1), ("size", 512), ("seed", 0)))
-    if type(count) is not int or count < 1:
-        raise ValueError(f"the count of phantoms is a whole number above 0, got {count!r}")
+    settings = dataclasses.asdict(Phantoms.of(table, "phantom"))
+    count, size, seed = (settings.pop(key) for key in ("count", "size", "seed"))
     images = [phantom((size, size), seed + i, **settings).image for i in range(count)]
     return [np.rint(255 * image).astype(np.uint8) for image in images]
 

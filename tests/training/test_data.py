@@ -79,7 +79,7 @@ def test_the_cache_stands_for_the_files(folder: Path) -> None:
         (Source("deep.tif", slices="4:"), "leave nothing"),
         (Source("deep.tif", rows=":5"), r"\(deep.tif\) has an image of 5 x 25 pixels, smaller than the crop of 8"),
         (Source("sparse.tif"), r"sparse.tif: 25.0% of the pixels are NaN, which is not measured"),
-        (Source(phantom={"count": 0}), r"data.train\[0\]: the count of phantoms is a whole number above 0, got 0"),
+        (Source(phantom={"count": 0}), r"data.train\[0\]: phantom.count is a whole number above 0, got 0"),
         (Source(phantom={"size": 16, "sort": 1}), r"data.train\[0\]: .*sort"),
     ],
 )

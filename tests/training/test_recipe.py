@@ -10,6 +10,7 @@ from emjax.training import TASKS, Recipe, load_recipe, recipes
 from emjax.training.loop import build
 from emjax.training.recipe import FOLDER, parse_recipe
 
+INF, NAN = float("inf"), float("nan")
 TABLE = {
     "network": {"kind": "dncnn", "width": 4, "depth": 2},
     "task": {"kind": "denoise"},
@@ -44,6 +45,14 @@ def with_(path: str, value: object) -> dict:
         ("data.train", "x.tif", "data.train is a list"),
         ("data.train", [{}], r"data.train\[0\] needs either files or phantom"),
         ("data.train", [{"files": "a", "wieght": 2}], r"\[data.train\[0\]\] has no key 'wieght'"),
+        (
+            "data.train",
+            [{"phantom": {"sise": 32}}],
+            r"\[data.train\[0\].phantom\] has no key 'sise'; it has count, size, seed",
+        ),
+        ("data.validation", [{"phantom": {"size": 32.5}}], r"data.validation\[0\].phantom.size is a whole number"),
+        ("data.train", [{"phantom": {"count": 0}}], r"data.train\[0\].phantom.count is a whole number above 0, got 0"),
+        ("data.train", [{"phantom": {}, "rows": "2:"}], r"data.train\[0\].rows cuts a part out of files"),
         ("data.augment.gain", 2, "data.augment.gain is a number in"),
         ("data.train", [{"files": "a", "scan": {}}], r"\[data.train\[0\].scan\] lacks the key 'ratio'"),
         ("data.train", [{"files": "a", "scan": {"ratio": 0}}], r"data.train\[0\].scan.ratio is a share"),
@@ -76,6 +85,13 @@ def test_a_wrong_recipe_is_an_error_that_names_the_key(path: str, value: object,
         ("task.loss_name", "l7", "task.loss_name"),
         ("task", {"kind": "scan", "patterns": ["swirl"]}, "task.patterns: unknown scan pattern 'swirl'"),
         ("task", {"kind": "scan", "pattern_weights": [1.0]}, "task.pattern_weights has one weight"),
+        ("task", {"kind": "scan", "pattern_weights": [1.0, 0.1, -0.1, 0.0]}, "task.pattern_weights has one weight"),
+        ("task", {"kind": "scan", "noise": [0.0, INF]}, "task.noise is two noise levels, finite"),
+        ("task", {"kind": "scan", "added": [NAN, 0.1]}, "task.added is two noise levels, finite"),
+        ("task", {"kind": "scan", "sigma": INF}, "task.sigma is finite and 0 or above, got inf"),
+        ("task", {"kind": "scan", "misjudged": -0.1}, "task.misjudged is finite and 0 or above"),
+        ("task", {"kind": "scan", "test_noise": [0.0, NAN]}, "task.test_noise is finite and 0 or above"),
+        ("task.sigma", [0.0, INF], "task.sigma"),
         ("task", {"kind": "scan", "seen": [0.5, 1.0]}, "task.seen is two shares"),
         ("task", {"kind": "scan", "test_ratios": [0.0]}, "task.test_ratios are shares"),
     ],

@@ -80,7 +80,7 @@ class Block(Task):
                 raise ValueError("the rows of a matrix are not orthonormal; take those of np.linalg.qr(matrix.T)[0].T")
         if self.loss_name not in losses.LOSSES:
             raise ValueError(f"task.loss_name is one of {', '.join(losses.LOSSES)}; got {self.loss_name!r}")
-        if not self.symmetry >= 0:
+        if not 0 <= self.symmetry < float("inf"):
             raise ValueError(f"task.symmetry is a number, 0 or more, got {self.symmetry}")
 
     @property
