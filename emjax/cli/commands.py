@@ -245,7 +245,12 @@ def train(
     steps: Annotated[int | None, typer.Option(help="How many steps; default: the recipe's.", min=1)] = None,
     minutes: Annotated[float | None, typer.Option(help="How long; fixes the number of steps at the start.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed; default: the recipe's.", min=0, max=2**32 - 1)] = None,
-    init: Annotated[Path | None, typer.Option(help="Start from these weights, a .safetensors file.")] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            help="Start from these weights, a .safetensors file; for a checkpoint to go on with, those it had."
+        ),
+    ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Start anew where --output has a checkpoint.")] = False,
     no_checkpoints: Annotated[bool, typer.Option("--no-checkpoints", help="Write none.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="List the recipes of the package.")] = False,
