@@ -71,6 +71,7 @@ _UNITS = {
     "seconds": "s",
     "measured": "of the pixels",
     "soft_weights": "of the pixels",
+    "noise": "grey values of the file",
     "dose": "electrons a pixel at full grey value",
     "read_noise": "of the full grey range",
 }
@@ -128,6 +129,13 @@ def recover(
     weight: Annotated[
         str, typer.Option(help='"auto", or a number above 0, for grey values in [0, 1] (larger is smoother).')
     ] = "auto",
+    noise: Annotated[
+        str,
+        typer.Option(
+            help='"auto" (found in the scan), or the standard deviation of its noise, in grey values as in the file '
+            "(those of 8 bits end at 255). For networks, and for weights that are found."
+        ),
+    ] = "auto",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: SCAN_recovered.tif.")] = None,
     dtype: Annotated[Type | None, typer.Option(help="The output's type; default: the scan's.")] = None,
     tile: Annotated[int, typer.Option(help=_TILE, min=64)] = 512,
@@ -144,6 +152,7 @@ def recover(
         missing=missing,
         method=method,
         weight=weight,
+        noise=noise,
         output=output,
         dtype=None if dtype is None else dtype.value,
         tile=tile,
