@@ -155,7 +155,12 @@ def _files(source: "Source", folder: Path | None) -> list[np.ndarray]:
     if folder is None:
         raise ValueError(f"files = {source.files!r} lie in a folder; say which (--data)")
     assert source.files is not None
-    paths = sorted(p for p in folder.glob(source.files) if p.is_file())
+    try:
+        paths = sorted(p for p in folder.glob(source.files) if p.is_file())
+    except (ValueError, NotImplementedError) as err:  # empty, absolute, or "**" within a name
+        raise ValueError(
+            f"files = {source.files!r} is no name or glob relative to the data folder, such as 'set/*.tif' ({err})"
+        ) from err
     if not paths:
         raise ValueError(f"files = {source.files!r}: no such file in {folder}")
     cut = tuple(_slice(getattr(source, key), key) for key in ("slices", "rows", "columns"))

@@ -24,7 +24,7 @@ from emjax.training import parameters as par
 from emjax.training.checkpoints import Checkpoints, fingerprint
 from emjax.training.journal import Journal, progress
 from emjax.training.publish import precise, publish
-from emjax.training.recipe import Recipe
+from emjax.training.recipe import LIMIT, Recipe
 from emjax.training.step import Validation, initial, training_step
 from emjax.training.tasks import TASKS, Task
 
@@ -81,8 +81,9 @@ def train(
     """
     if steps is not None and minutes is not None:
         raise ValueError("give either a number of steps or of minutes, not both")
-    if not (steps is None or steps > 0) or not (minutes is None or 0 < minutes < float("inf")):
-        raise ValueError(f"steps and minutes are above 0, got {steps if minutes is None else minutes}")
+    if not (steps is None or 0 < steps <= LIMIT) or not (minutes is None or 0 < minutes < float("inf")):
+        given = steps if minutes is None else minutes
+        raise ValueError(f"steps and minutes are above 0, and steps at most {LIMIT:,}; got {given}")
     begin = time.monotonic()
     model = output / recipe.name
     zoo.check_name(model)
@@ -208,6 +209,8 @@ def build(recipe: Recipe, data: Path | None = None, seed: int | None = None) -> 
             f"[task] of {recipe.name} learns from {taken}, and data.train gives {given}; a set of images becomes scans "
             "by scan = {ratio = ..., noise = ...}"
         )
+    if others := task.refuses(network):
+        raise ValueError(f"[task] of {recipe.name}: {kind} trains {others}, not [network] kind = {network.kind!r}")
     return network, task
 
 

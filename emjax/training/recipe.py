@@ -18,6 +18,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from emjax.training.augment import Augmentation
 from emjax.training.optimiser import Optimiser
 
+LIMIT = 2**31 - 1  # steps are counted in 32 bits
 FOLDER = Path(__file__).parent / "recipes"
 T = TypeVar("T")
 
@@ -243,8 +244,8 @@ def _check(recipe: Recipe) -> None:
     optional = {"data.validation_crop": data.validation_crop, "run.inner": run.inner}
     whole |= {key: value for key, value in optional.items() if value is not None}
     for key, value in whole.items():
-        if value < 1:
-            raise ValueError(f"{key} is a whole number above 0, got {value}")
+        if not 1 <= value <= LIMIT:
+            raise ValueError(f"{key} is a whole number above 0, up to {LIMIT:,}, got {value}")
     if run.checkpoint_every < 0 or run.seed < 0:
         raise ValueError("run.checkpoint_every and run.seed are whole numbers, 0 or above")
     if run.compute not in ("float32", "bfloat16"):

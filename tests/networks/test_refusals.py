@@ -32,7 +32,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "dncnn": (lambda: build("dncnn", {"depth": 1}), ValueError, "width >= 1 and depth >= 2"),
     "unshuffle": (lambda: build("scan", {"unshuffle": 3}), ValueError, "unshuffle divides 4, got 3"),
     "fewer than none": (lambda: build("scan", {"field_steps": -1}), ValueError, "field_steps of a scan network counts"),
-    "half a block": (lambda: build("scan", {"encoder": (0, 1, 1.5)}), TypeError, "each a whole number, got (0, 1, 1.5)"),
+    "half a block": (lambda: build("scan", {"encoder": (0, 1, 1.5)}), TypeError, "a whole number, got (0, 1, 1.5)"),
     "a text": (lambda: build("modl", {"steps": "3"}), TypeError, "modl: steps is a whole number, got '3'"),
     "no channels": (lambda: build("scan", {"widths": (8, 0, 8)}), ValueError, "whole numbers, 1 or more, got (8, 0"),
     "no block": (lambda: build("scan", {"unshuffle": 0}), ValueError, "whole numbers, 1 or more, got (0,)"),

@@ -24,7 +24,7 @@ from emjax.acquisition import PATTERNS, Noise, pattern
 from emjax.networks.scan import divided, statistics
 from emjax.operators import PixelSampling
 from emjax.training.losses import split_mask
-from emjax.training.tasks.base import Task
+from emjax.training.tasks.base import Task, arguments
 
 BANK_SIDE, BANK_RATIOS, BANK_COPIES = 256, 10, 6
 FLOOR = 1e-6  # mean squared error below which patches are not told apart (60 dB)
@@ -96,6 +96,9 @@ class Scan(Task):
             )
         if self.loss_name not in ("psnr", "mse", "l1"):
             raise ValueError(f'task.loss_name is "psnr", "mse" or "l1", got {self.loss_name!r}')
+
+    def refuses(self, network: Any) -> str | None:
+        return None if {"A", "level", "contrast"} <= arguments(network) else 'scan networks, kind = "scan"'
 
     def arrays(self) -> dict[str, Array]:
         """The bank of patterns; none for scans, which have theirs."""
