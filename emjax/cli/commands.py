@@ -296,9 +296,10 @@ def show(report: dict[str, Any], as_json: bool) -> None:
             print(json.dumps(report))
             return
         for name, value in report.items():
-            if value is not None:
+            text = "" if value is None else _text(name, value)
+            if text.strip("; "):  # methods without weights have none to tell
                 unit = f" {_UNITS[name]}" if name in _UNITS else ""
-                print(f"{_NAMES.get(name, name.replace('_', ' '))}: {_text(name, value)}{unit}")
+                print(f"{_NAMES.get(name, name.replace('_', ' '))}: {text}{unit}")
 
 
 def _text(name: str, value: Any) -> str:

@@ -77,6 +77,7 @@ def test_masks_of_integers_are_binary_and_of_floats_soft(
     assert binary["measured"] == round(mask.mean(), 6) and binary["soft_weights"] is None
     report = emjax("recover", scan, "--mask", "soft.tif", "--method", "linear", "--json").report
     assert report["measured"] == binary["measured"] and report["soft_weights"] == np.mean(soft == 0.5)
+    assert "\nweights:" not in emjax("recover", scan, "--mask", "soft.tif", "--method", "linear").out
     assert "soft weights: 0.2" in emjax("recover", scan, "--mask", "soft.tif", "--method", "linear").out
 
 

@@ -257,3 +257,12 @@ def test_amp_recovers_from_transform_samples() -> None:
     x = x.reshape(shape)
     found = np.asarray(AMP(iterations=100)(op(x), op))
     assert np.linalg.norm(found - x) < 2e-2 * np.linalg.norm(x)
+
+
+def test_batches_that_do_not_go_together() -> None:
+    y, mask = np.zeros((2, 8, 8), "f4"), np.ones((8, 8), "f4")
+    said = r"the batch axes do not go together: \(2,\) of the measurements, and \(3,\) of the operator, the weights or"
+    with pytest.raises(ValueError, match=said):
+        TotalVariation(0.1)(y, PixelSampling(mask), Noise(0.0, np.full(3, 0.1, "f4")))
+    with pytest.raises(ValueError, match=said):
+        TotalVariation(np.ones(3, "f4"))(y, PixelSampling(mask))
