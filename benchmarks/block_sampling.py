@@ -188,33 +188,35 @@ def readme(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {"columns": ["method (PSNR, dB)", *[f"{float(r):.0%}" for r in MATRICES]], "rows": table}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="where to write the JSON")
-    parser.add_argument("--data", type=Path, help="the folder that holds axondeepseg-sem, reconnet-phi, ...")
-    parser.add_argument("--zoo", type=Path, help="a folder of networks besides those of the package")
-    parser.add_argument("--quick", action="store_true", help="two images, two ratios, few patches")
-    arguments = parser.parse_args()
-    folder = find_folder(arguments.data, [*MATRICES.values(), *[CROPS[name][0] for name in IMAGES]])
-    if folder is None:
-        print("the EM data was not found; name its folder with --data or EMJAX_DATA", file=sys.stderr)
-        return 2
-    if arguments.zoo is not None:
-        os.environ[zoo.files.VARIABLE] = str(arguments.zoo)
-    images = ("rat7", "fibsem-191") if arguments.quick else IMAGES
-    ratios = ("0.04", "0.25") if arguments.quick else tuple(MATRICES)
-    patches = 10_000 if arguments.quick else PATCHES
-    settings = {
-        "images": list(images),
-        "ratios": list(ratios),
-        "patches": patches,
+def plan(quick: bool) -> dict[str, Any]:
+    """What is measured, and how; the settings of the report."""
+    return {
+        "images": ["rat7", "fibsem-191"] if quick else list(IMAGES),
+        "ratios": ["0.04", "0.25"] if quick else list(MATRICES),
+        "patches": 10_000 if quick else PATCHES,
         "side": SIDE,
         "grids": {method: [float(v) for v in grid] for method, grid in GRIDS.items()},
         "coarse": {key: list(v) for key, v in COARSE.items()},
         "fine": {key: list(v) for key, v in FINE.items()},
     }
-    report = earlier_report(arguments.output, settings)
-    runs: dict[str, Any] = report.get("runs", {})
+
+
+def files() -> list[str]:
+    """What of the data sets is read, but for the training images."""
+    return [*MATRICES.values(), *[CROPS[name][0] for name in IMAGES]]
+
+
+def current(entry: dict[str, Any], method: str) -> bool:
+    """Whether a network still has the weights that an entry was measured with; other methods have none."""
+    if "sha256" not in entry:
+        return True
+    return method in zoo.names() and entry["sha256"] == zoo.entry(method).sha256
+
+
+def run(report: dict[str, Any], folder: Path, update: Callable[[], None]) -> None:
+    """Measure by `report["settings"]` what `report["runs"]` lacks; `update` is called after each (ratio, image)."""
+    settings, runs = report["settings"], report.setdefault("runs", {})
+    images, ratios = settings["images"], settings["ratios"]
     phis = {ratio: read_matrix(folder / MATRICES[ratio], BLOCK) for ratio in ratios}
     operators = {
         ratio: BlockSampling(phi.astype(np.float32), (SIDE, SIDE), BLOCK, orthonormal=True)
@@ -222,7 +224,6 @@ def main() -> int:
     }
     learned = networks(operators[ratios[0]])
     kinds = {name: zoo.entry(name).kind for name in learned}
-    environment = {"jax": jax.__version__, "platform": jax.default_backend(), "cpus": os.cpu_count()}
     moments = None
     for ratio in ratios:
         A, estimate = operators[ratio], None
@@ -232,7 +233,7 @@ def main() -> int:
             y = A(jnp.asarray(truth))
             if "linear" not in entry:
                 if estimate is None:
-                    moments = training_moments(folder, patches) if moments is None else moments
+                    moments = training_moments(folder, settings["patches"]) if moments is None else moments
                     estimate = linear_estimate(moments, phis[ratio])
                 matrix = estimate
                 entry["linear"] = score(lambda y, A=A, m=matrix: apply_linear(m, y, A), y, truth)
@@ -240,18 +241,42 @@ def main() -> int:
                 entry["field"] = score(lambda y, A=A, f=field: f(y, A), y, truth)
             for method in ("tv", "wavelet"):
                 if method not in entry:
-                    run, more = oracle(method, truth, y, A)
-                    entry[method] = score(run, y, truth, **more)
+                    recover, more = oracle(method, truth, y, A)
+                    entry[method] = score(recover, y, truth, **more)
             for method, (recon, checksum) in learned.items():
                 if entry.get(method, {}).get("sha256") != checksum:
                     entry[method] = score(lambda y, A=A, recon=recon: recon(y, A), y, truth, sha256=checksum)
-            rows = summary(runs, kinds)
-            report = {"settings": settings, "environment": environment, "complete": False, "readme": readme(rows)}
-            report |= {"summary": rows, "bars": bars(rows), "runs": runs}
-            save_report(report, markdown(report), arguments.output)
+            summarise(report, kinds)
+            update()
             print(f"{ratio}, {name}: { {m: round(e['psnr'], 2) for m, e in entry.items()} }", flush=True)
     report["complete"] = True
-    save_report(report, markdown(report), arguments.output)
+    update()
+
+
+def summarise(report: dict[str, Any], kinds: dict[str, str]) -> None:
+    """Fill in the means, the bars, and the table of the README."""
+    rows = summary(report["runs"], kinds)
+    report |= {"complete": False, "readme": readme(rows), "summary": rows, "bars": bars(rows)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="where to write the JSON")
+    parser.add_argument("--data", type=Path, help="the folder that holds axondeepseg-sem, reconnet-phi, ...")
+    parser.add_argument("--zoo", type=Path, help="a folder of networks besides those of the package")
+    parser.add_argument("--quick", action="store_true", help="two images, two ratios, few patches")
+    arguments = parser.parse_args()
+    folder = find_folder(arguments.data, files())
+    if folder is None:
+        print("the EM data was not found; name its folder with --data or EMJAX_DATA", file=sys.stderr)
+        return 2
+    if arguments.zoo is not None:
+        os.environ[zoo.files.VARIABLE] = str(arguments.zoo)
+    settings = plan(arguments.quick)
+    environment = {"jax": jax.__version__, "platform": jax.default_backend(), "cpus": os.cpu_count()}
+    report = {"settings": settings, "environment": environment, "complete": False, "readme": {}, "summary": []}
+    report |= {"bars": [], "runs": earlier_report(arguments.output, settings).get("runs", {})}
+    run(report, folder, lambda: save_report(report, markdown(report), arguments.output))
     print(markdown(report))
     return 0 if all(bar["passed"] for bar in report["bars"]) else 1
 

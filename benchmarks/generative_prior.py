@@ -30,6 +30,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,9 @@ from emjax.reconstructors.generative import row_power
 
 SIDE = 32
 COUNTS = (25, 35, 50, 75, 100, 150, 200, 300, 400, 500, 750)
-SEEDS, PATCHES, RESTARTS, STEPS = 3, 100, 10, 500
-WEIGHTS = np.geomspace(0.3, 1e-3, 6)  # of LASSO
+SEEDS, TRAINED = 3, 20_000  # training patches of the linear estimate
+SETTING = {"patches": 100, "restarts": 10, "steps": 500, "lasso_weights": np.geomspace(0.3, 1e-3, 6).tolist()}
+QUICK = {"patches": 10, "restarts": 2, "steps": 100, "lasso_weights": np.geomspace(0.3, 1e-3, 3).tolist()}
 LASSO_GAP, LASSO_STEPS = 1e-3, 600
 FACTOR_BAR = 4.0
 METHODS = ("csgm", "decoder", "lasso", "linear")
@@ -97,20 +99,22 @@ def errors(x: Any, truth: np.ndarray) -> np.ndarray:
 
 def csgm(network: Any, y: jax.Array, A: Any, **settings: Any) -> tuple[np.ndarray, float]:
     """Recovered patches, and the seconds of the one warm call for all of them and all of their restarts."""
-    recon = Generative(network, **{"restarts": RESTARTS, "steps": STEPS, **settings})
+    recon = Generative(network, **settings)
     jax.block_until_ready(recon(y, A))
     begin = time.perf_counter()
     x = jax.block_until_ready(recon(y, A, key=jax.random.key(1)))
     return np.asarray(x), time.perf_counter() - begin
 
 
-def lasso(y: jax.Array, A: Any, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The errors with the best weight of each patch, and those weights."""
-    found = []
-    for weight in WEIGHTS:
+def lasso(y: jax.Array, A: Any, truth: np.ndarray, weights: list[float]) -> tuple[np.ndarray, np.ndarray, float]:
+    """The errors with the best weight of each patch, those weights, and the median of the seconds with one weight."""
+    found, seconds = [], []
+    for weight in weights:
         recon = Lasso(jnp.float32(weight), transform=DCT((SIDE, SIDE)), gap=LASSO_GAP, max_steps=LASSO_STEPS)
+        begin = time.perf_counter()
         found.append(errors(recon(y, A), truth))
-    return np.min(found, 0), WEIGHTS[np.argmin(found, 0)]
+        seconds.append(time.perf_counter() - begin)
+    return np.min(found, 0), np.asarray(weights)[np.argmin(found, 0)], float(np.median(seconds[1:]))  # one compiles
 
 
 def linear(y: np.ndarray, matrix: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> np.ndarray:
@@ -121,29 +125,41 @@ def linear(y: np.ndarray, matrix: np.ndarray, mean: np.ndarray, covariance: np.n
     return (mean + (y - mean @ H.T) @ np.linalg.solve(gram, H @ covariance)).reshape(-1, SIDE, SIDE)
 
 
-def floor(network: Any, truth: np.ndarray) -> np.ndarray:
+def floor(network: Any, truth: np.ndarray, steps: int) -> np.ndarray:
     """The least error of each patch that the decoder can have: its latent from 4 starts, on the patch itself."""
-    x, _ = csgm(network, jnp.asarray(truth), Identity((SIDE, SIDE)), weight=0.0, restarts=4)
+    x, _ = csgm(network, jnp.asarray(truth), Identity((SIDE, SIDE)), weight=0.0, restarts=4, steps=steps)
     return errors(x, truth)
 
 
-def measure(network: Any, folder: Path, count: int, seed: int, statistics: tuple[np.ndarray, np.ndarray]) -> dict:
+def measure(
+    network: Any,
+    folder: Path,
+    count: int,
+    seed: int,
+    statistics: tuple[np.ndarray, np.ndarray],
+    setting: dict[str, Any] = SETTING,
+) -> dict:
     """All methods on the patches of a seed."""
-    truth = draw(folder, TEST, PATCHES, seed)
+    truth = draw(folder, TEST, setting["patches"], seed)
     matrix = gaussian(count, seed)
     A = Dense(jnp.asarray(matrix), (SIDE, SIDE))
     y = A(jnp.asarray(truth))
-    x, seconds = csgm(network, y, A)
+    lengths = {"restarts": setting["restarts"], "steps": setting["steps"]}
+    seconds: dict[str, float] = {}
+    x, seconds["csgm"] = csgm(network, y, A, **lengths)
     weight = jnp.mean(network.sigma**2) * row_power(A, jnp.float32)[0]
-    alone, _ = csgm(network, y, A, weight=weight)
-    best, weights = lasso(y, A, truth)
+    alone, seconds["decoder"] = csgm(network, y, A, weight=weight, **lengths)
+    best, weights, seconds["lasso"] = lasso(y, A, truth, setting["lasso_weights"])
+    begin = time.perf_counter()
+    estimate = linear(np.asarray(y, np.float64), matrix, *statistics)
+    seconds["linear"] = time.perf_counter() - begin
     each = {
         "csgm": errors(x, truth),
         "decoder": errors(alone, truth),
         "lasso": best,
-        "linear": errors(linear(np.asarray(y, np.float64), matrix, *statistics), truth),
+        "linear": errors(estimate, truth),
     }
-    half = PATCHES // 2
+    half = len(truth) // 2
     summary = {
         name: {
             "mse": float(v.mean()),
@@ -153,7 +169,8 @@ def measure(network: Any, folder: Path, count: int, seed: int, statistics: tuple
         }
         for name, v in each.items()
     }
-    return {**summary, "lasso_weight": float(np.median(weights)), "csgm_seconds": seconds}
+    more = {"lasso_weight": float(np.median(weights)), "csgm_seconds": seconds["csgm"], "seconds": seconds}
+    return {**summary, **more}
 
 
 def needed(curve: dict[int, float], error: float) -> float | None:
@@ -199,7 +216,7 @@ def judge(report: dict[str, Any]) -> None:
 def markdown(report: dict[str, Any]) -> str:
     """The table, for people."""
     lines = [
-        f"Mean squared error a pixel, x 1e-4; {PATCHES} patches, seeds: {len(report['floor'])}. "
+        f"Mean squared error a pixel, x 1e-4; {report['setting']['patches']} patches, seeds: {len(report['floor'])}. "
         f"The decoder's floor: {1e4 * report['mean_floor']:.2f}. LASSO is the better one "
         + (f"from {report['crossover']} measurements on." if report["crossover"] else "nowhere."),
         "",
@@ -241,50 +258,92 @@ def picture(report: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
+def plan(quick: bool) -> tuple[dict[str, Any], list[tuple[int, int]]]:
+    """How it is measured, which is the setting of the report, and all (number of measurements, seed)."""
+    seeds, counts = ((0,), COUNTS[2:7:4]) if quick else (range(SEEDS), COUNTS)
+    return dict(QUICK if quick else SETTING), [(count, seed) for seed in seeds for count in counts]
+
+
+def files() -> list[str]:
+    """What of the data sets is read."""
+    return [file for parts in (TEST, TRAINING) for names, _ in parts.values() for file in names]
+
+
+def label(count: int, seed: int) -> str:
+    """The key of a run."""
+    return f"{count} measurements, seed {seed}"
+
+
+def fits(report: dict[str, Any], name: str, setting: dict[str, Any]) -> bool:
+    """Whether a report is of that network, with its present weights, and that setting."""
+    checksum = emjax.zoo.entry(name).sha256
+    same: bool = report.get("network", {}).get("sha256") == checksum and report.get("setting") == setting
+    return same
+
+
+def head(name: str, setting: dict[str, Any]) -> dict[str, Any]:
+    """What a report says besides its results."""
+    entry, network = emjax.zoo.entry(name), emjax.zoo.network(name)
+    return {
+        "environment": {"jax": jax.__version__, "platform": jax.default_backend(), "cpus": os.cpu_count()},
+        "device": jax.devices()[0].device_kind,
+        "version": emjax.__version__,
+        "network": {"name": name, "sha256": entry.sha256, "latent": network.latent},
+        "setting": setting,
+    }
+
+
+def run(
+    report: dict[str, Any], cases: list[tuple[int, int]], folder: Path, name: str, update: Callable[[], None]
+) -> None:
+    """Measure the cases that `report["runs"]` lacks; `update` is called after each."""
+    network, setting = emjax.zoo.network(name), report["setting"]
+    statistics = None
+    for count, seed in cases:
+        if str(seed) not in report["floor"]:
+            found = floor(network, draw(folder, TEST, setting["patches"], seed), setting["steps"])
+            half = len(found) // 2
+            halves = {"axon": float(found[:half].mean()), "fibsem": float(found[half:].mean())}
+            report["floor"][str(seed)] = {"mse": float(found.mean()), **halves}
+        key = label(count, seed)
+        if key not in report["runs"]:
+            if statistics is None:
+                training = draw(folder, TRAINING, TRAINED, 99).reshape(-1, SIDE**2).astype(np.float64)
+                statistics = training.mean(0), np.cov(training.T)
+            report["runs"][key] = measure(network, folder, count, seed, statistics, setting)
+            judge(report)
+            update()
+            row = {method: f"{report['runs'][key][method]['mse']:.2e}" for method in METHODS}
+            print(f"{key}: {row}, {report['runs'][key]['csgm_seconds']:.2f} s", flush=True)
+    judge(report)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True, help="where to write the JSON")
     parser.add_argument("--data", type=Path, help="the folder with the data sets")
     parser.add_argument("--network", default="csgm-vae", help="a VAE of the zoo, or its path")
     parser.add_argument("--picture", type=Path, help="where to draw the curves (PNG)")
-    parser.add_argument("--quick", action="store_true", help="one seed, half of the numbers of measurements")
+    parser.add_argument("--quick", action="store_true", help="one seed, two numbers of measurements, ten patches")
     arguments = parser.parse_args()
-    files = [file for parts in (TEST, TRAINING) for names, _ in parts.values() for file in names]
-    folder = find_folder(arguments.data, files)
+    folder = find_folder(arguments.data, files())
     if folder is None:
         print("the data sets are not there; name their folder by --data or EMJAX_DATA", file=sys.stderr)
         return 2
-    entry, network = emjax.zoo.entry(arguments.network), emjax.zoo.network(arguments.network)
+    setting, cases = plan(arguments.quick)
     report: dict[str, Any] = {"runs": {}, "floor": {}}
     if arguments.output.exists():
         old = json.loads(arguments.output.read_text(encoding="utf-8"))
-        report = old if old.get("network", {}).get("sha256") == entry.sha256 else report
-    report |= {
-        "environment": {"jax": jax.__version__, "platform": jax.default_backend(), "cpus": os.cpu_count()},
-        "device": jax.devices()[0].device_kind,
-        "version": emjax.__version__,
-        "network": {"name": arguments.network, "sha256": entry.sha256, "latent": network.latent},
-        "setting": {"patches": PATCHES, "restarts": RESTARTS, "steps": STEPS, "lasso_weights": list(WEIGHTS)},
-    }
-    training = draw(folder, TRAINING, 20000, 99).reshape(-1, SIDE**2).astype(np.float64)
-    statistics = training.mean(0), np.cov(training.T)
-    for seed in range(1 if arguments.quick else SEEDS):
-        if str(seed) not in report["floor"]:
-            found = floor(network, draw(folder, TEST, PATCHES, seed))
-            half = PATCHES // 2
-            halves = {"axon": float(found[:half].mean()), "fibsem": float(found[half:].mean())}
-            report["floor"][str(seed)] = {"mse": float(found.mean()), **halves}
-        for count in COUNTS[::2] if arguments.quick else COUNTS:
-            key = f"{count} measurements, seed {seed}"
-            if key not in report["runs"]:
-                report["runs"][key] = measure(network, folder, count, seed, statistics)
-                judge(report)
-                arguments.output.parent.mkdir(parents=True, exist_ok=True)
-                with emjax.io.atomic_path(arguments.output) as part:
-                    part.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-                row = {name: f"{report['runs'][key][name]['mse']:.2e}" for name in METHODS}
-                print(f"{key}: {row}, {report['runs'][key]['csgm_seconds']:.2f} s", flush=True)
-    judge(report)
+        report = old if fits(old, arguments.network, setting) else report
+    report |= head(arguments.network, setting)
+
+    def update() -> None:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        with emjax.io.atomic_path(arguments.output) as part:
+            part.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+    run(report, cases, folder, arguments.network, update)
+    update()
     print(markdown(report))
     arguments.output.with_suffix(".md").write_text(markdown(report), encoding="utf-8")
     if arguments.picture is not None:

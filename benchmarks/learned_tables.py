@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+import learned_parts
 import learned_speed
 import numpy as np
 
@@ -33,13 +34,15 @@ def summarise(report: dict[str, Any]) -> None:
         "unseen": unseen(report["unseen"]),
         "blind": blind(report["blind"]),
         "speed": learned_speed.summary(report["speed"].get("times", {})),
+        "blocks": learned_parts.blocks(report["blocks"]),
+        "prior": learned_parts.prior(report["prior"]),
     }
     settings = report["settings"]
     counts = {"quality": sum(len(methods) for methods in report["quality"].values())}
     counts |= {part: len(report[part]) for part in ("patterns", "unseen")}
     counts["blind"] = len(report["blind"].get("runs", ()))
     report["complete"] = {part: counts[part] == len(settings[part]) for part in counts}
-    report["complete"]["speed"] = report["speed"].get("complete", False)
+    report["complete"] |= {"speed": report["speed"].get("complete", False), **learned_parts.complete(report)}
     report["summary"] = {part: rows for part, (rows, _) in parts.items()}
     report["summary"]["bars"] = [b for _, bars in parts.values() for b in bars]
     report["readme"] = readme(parts["quality"][0])
@@ -210,6 +213,7 @@ def markdown(report: dict[str, Any], text: str) -> str:
     for part, write in (("quality", _quality), ("patterns", _patterns), ("unseen", _unseen), ("blind", _blind)):
         lines += write(summary[part]) if summary[part] else []
     lines += _speed(report["speed"], summary["speed"]) if summary["speed"] else []
+    lines += learned_parts.tables(report)
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -1,6 +1,6 @@
 """How much better, and how much faster, are trained networks than iterative solvers on sparse scans of real EM images?
 
-Five parts, each a question:
+Seven parts, each a question:
 
 - quality: the seven test crops of sparse_scans.py (512^2), random pixels, 5 to 60 %, noise 0 and 0.05: PSNR, SSIM and
   the Fourier ring correlation's resolution (threshold 0.5 against the truth, in pixels) of the scan networks, with the
@@ -17,6 +17,9 @@ Five parts, each a question:
 - blind: a network that was trained without ground truth (`--network`) beside scan-compact, at 25 % and noise 0.05.
 - speed: seconds, single images and a batch, methods taking turns, with compilation apart, and memory. See
   learned_speed.py; it wants a machine with nothing else to do.
+- blocks, prior: DeepInverse and ISTA-Net+ from block-wise measurements, and a generative prior from few Gaussian ones,
+  beside iterative methods, where scan networks do not apply. See learned_parts.py: what block_sampling.py and
+  generative_prior.py have measured into the same folder is taken over, whatever parts are named.
 
     python benchmarks/learned_vs_iterative.py -o benchmarks/results/learned_vs_iterative.json [--only quality blind ...]
         [--network PATH] [--picture TIME.png RATIO.png] [--quick]
@@ -36,6 +39,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import learned_parts
 import learned_speed
 import learned_tables
 import numpy as np
@@ -62,7 +66,7 @@ from emjax.acquisition import PATTERNS, Noise, measure, pattern
 from emjax.metrics import fourier_ring_correlation, resolution
 from emjax.operators import PixelSampling
 
-PARTS = ("quality", "patterns", "unseen", "blind", "speed")
+PARTS = ("quality", "patterns", "unseen", "blind", "speed", *learned_parts.PARTS)
 NETWORKS = ("scan-compact", "scan-full")
 RATIOS, NOISES = (0.10, 0.25, 0.50, 0.05, 0.60), (0.0, 0.05)  # those that a bar's mean is taken over come first
 # What the bars need comes first: a run that is stopped early has that.
@@ -282,6 +286,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="the folder that holds axondeepseg-sem, flyem-medulla-fibsem, ...")
     arguments = parser.parse_args()
     files = [CROPS[name][0] for name in IMAGES] + [file for group in UNSEEN.values() for file in group]
+    files += [file for part, needed in learned_parts.FILES.items() if part in arguments.only for file in needed()]
     folder = find_folder(arguments.data, [*files, f"{STEM}/truth-1.tif"])
     if folder is None:
         print("the EM data was not found; name its folder with --data or EMJAX_DATA", file=sys.stderr)
@@ -292,6 +297,7 @@ def main() -> int:
     report = {"settings": settings, "environment": environment, "summary": {}} | report
     for part in PARTS:
         report.setdefault(part, {})
+    learned_parts.begin(report, arguments.output, arguments.quick)
 
     def update() -> None:
         learned_tables.summarise(report)
@@ -308,6 +314,10 @@ def main() -> int:
             print("blind: left out, as no --network was named", file=sys.stderr)
     if "speed" in arguments.only:
         learned_speed.run(report, folder, update)
+    if "blocks" in arguments.only:
+        learned_parts.run_blocks(report, folder, update)
+    if "prior" in arguments.only:
+        learned_parts.run_prior(report, folder, update, arguments.quick)
     update()
     if arguments.picture is not None:
         import learned_pictures

@@ -29,6 +29,7 @@ class Noise:
     """`gain` (grey value of one electron, 1 / dose) and `read_sigma` (standard deviation of the read-out).
 
     The dose is the expected number of electrons a pixel at grey value 1.
+    Raises ValueError for a level below zero or not finite, TypeError for one that is no real number.
     """
 
     gain: Any = leaf("_scalar", default=0.0)
@@ -36,6 +37,7 @@ class Noise:
 
     def __post_init__(self) -> None:
         assign(self, gain=as_float(self.gain), read_sigma=as_float(self.read_sigma))
+        check_levels(self)
 
     @property
     def _scalar(self) -> int:
@@ -43,14 +45,41 @@ class Noise:
 
     @staticmethod
     def from_dose(dose: Any, read_sigma: Any = 0.0) -> "Noise":
-        """The noise of `dose` expected electrons a pixel at grey value 1; infinite for no counting noise."""
-        return Noise(1 / jnp.asarray(dose, float), read_sigma)
+        """The noise of `dose` expected electrons a pixel at grey value 1; infinite for no counting noise.
+
+        Raises ValueError for a dose that is not above zero.
+        """
+        dose = jnp.asarray(dose, float)
+        if not isinstance(dose, jax.core.Tracer) and not bool(np.all(np.asarray(dose) > 0)):
+            raise ValueError(
+                f"the dose is the expected number of electrons a pixel at grey value 1, above 0, got {dose}"
+            )
+        return Noise(1 / dose, read_sigma)
 
     def variance(self, mean: Array) -> Array:
         """`gain mean + read_sigma^2`, never below zero. Levels with batch axes go with the leading axes of `mean`."""
         mean = jnp.asarray(mean)
         gain, sigma = (v.reshape(*v.shape, *[1] * max(0, mean.ndim - v.ndim)) for v in (self.gain, self.read_sigma))
         return jnp.maximum(gain * mean, 0) + sigma**2
+
+
+def check_levels(noise: Noise) -> None:
+    """ValueError for levels below zero or not finite, TypeError for complex ones; traced ones are taken as they are."""
+    for name in ("gain", "read_sigma"):
+        value = getattr(noise, name)
+        if jnp.iscomplexobj(value):
+            raise TypeError(f"the {name} of a noise is a real number, got {value.dtype}")
+        if not isinstance(value, jax.core.Tracer):
+            wrong = np.extract(~(np.isfinite(value) & (np.asarray(value) >= 0)), value)
+            if wrong.size:
+                raise ValueError(f"the {name} of a noise is finite and 0 or above, in grey values, got {wrong[0]:g}")
+
+
+def _estimated(gain: Any, read_sigma: Any) -> Noise:
+    """A noise that may be NaN, for a scan that does not tell: without the checks of the constructor."""
+    levels = (as_float(gain), as_float(read_sigma))
+    found: Noise = jax.tree.unflatten(jax.tree.structure(Noise()), levels)
+    return found
 
 
 def measure(key: Array, x: Array, A: LinearOperator, noise: Noise | None = None) -> Array:
@@ -110,7 +139,7 @@ def estimate_noise(y: Array, mask: Array, *, lags: int = 6) -> Noise:
     v = jnp.where(seen, y - centre, 0)
     nugget, _, pairs = _nugget(v, m, m, lags)
     sigma = jnp.where(nugget > 0, jnp.sqrt(jnp.where(nugget > 0, nugget, 1)), 0)  # the root has no derivative at zero
-    return Noise(0.0, jnp.where(pairs > 0, sigma, jnp.nan))
+    return _estimated(0.0, jnp.where(pairs > 0, sigma, jnp.nan))
 
 
 def estimate_poisson_gaussian(y: Array, mask: Array, *, levels: int = 8, lags: int = 6) -> Noise:
@@ -171,7 +200,7 @@ def estimate_poisson_gaussian(y: Array, mask: Array, *, levels: int = 8, lags: i
 
     gain, square = lax.fori_loop(0, 10, refit, jnp.asarray([0.0, 1.0], y.dtype)) * scale
     enough = jnp.sum(pairs) > 0
-    return Noise(jnp.where(enough, gain / top, jnp.nan), jnp.where(enough, jnp.sqrt(square), jnp.nan))
+    return _estimated(jnp.where(enough, gain / top, jnp.nan), jnp.where(enough, jnp.sqrt(square), jnp.nan))
 
 
 def _neighbours(v: Array, m: Array) -> Array:

@@ -71,6 +71,7 @@ _UNITS = {
     "seconds": "s",
     "measured": "of the pixels",
     "soft_weights": "of the pixels",
+    "noise": "grey values of the file",
     "dose": "electrons a pixel at full grey value",
     "read_noise": "of the full grey range",
 }
@@ -128,6 +129,13 @@ def recover(
     weight: Annotated[
         str, typer.Option(help='"auto", or a number above 0, for grey values in [0, 1] (larger is smoother).')
     ] = "auto",
+    noise: Annotated[
+        str,
+        typer.Option(
+            help='"auto" (found in the scan), or the standard deviation of its noise, in grey values as in the file '
+            "(those of 8 bits end at 255). For networks, and for weights that are found."
+        ),
+    ] = "auto",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: SCAN_recovered.tif.")] = None,
     dtype: Annotated[Type | None, typer.Option(help="The output's type; default: the scan's.")] = None,
     tile: Annotated[int, typer.Option(help=_TILE, min=64)] = 512,
@@ -144,6 +152,7 @@ def recover(
         missing=missing,
         method=method,
         weight=weight,
+        noise=noise,
         output=output,
         dtype=None if dtype is None else dtype.value,
         tile=tile,
@@ -245,7 +254,12 @@ def train(
     steps: Annotated[int | None, typer.Option(help="How many steps; default: the recipe's.", min=1)] = None,
     minutes: Annotated[float | None, typer.Option(help="How long; fixes the number of steps at the start.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed; default: the recipe's.", min=0, max=2**32 - 1)] = None,
-    init: Annotated[Path | None, typer.Option(help="Start from these weights, a .safetensors file.")] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            help="Start from these weights, a .safetensors file; for a checkpoint to go on with, those it had."
+        ),
+    ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Start anew where --output has a checkpoint.")] = False,
     no_checkpoints: Annotated[bool, typer.Option("--no-checkpoints", help="Write none.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="List the recipes of the package.")] = False,
@@ -282,9 +296,10 @@ def show(report: dict[str, Any], as_json: bool) -> None:
             print(json.dumps(report))
             return
         for name, value in report.items():
-            if value is not None:
+            text = "" if value is None else _text(name, value)
+            if text.strip("; "):  # methods without weights have none to tell
                 unit = f" {_UNITS[name]}" if name in _UNITS else ""
-                print(f"{_NAMES.get(name, name.replace('_', ' '))}: {_text(name, value)}{unit}")
+                print(f"{_NAMES.get(name, name.replace('_', ' '))}: {text}{unit}")
 
 
 def _text(name: str, value: Any) -> str:

@@ -1,6 +1,7 @@
 """`emjax recover`: a scan on disk to a recovered image on disk."""
 
 import contextlib
+import dataclasses
 import functools
 import os
 import time
@@ -41,6 +42,7 @@ def recover_file(
     missing: float | None,
     method: str,
     weight: str,
+    noise: str = "auto",
     output: Path | None,
     dtype: str | None,
     tile: int,
@@ -52,6 +54,7 @@ def recover_file(
     if tile <= 2 * halo:
         raise typer.BadParameter(f"--tile {tile} must be larger than twice --halo {halo}")
     given = _weight(method, weight)
+    told = _noise(method, noise, weight)
     scan = io.read(scan_path, mask=mask, missing=missing, rgb=rgb)
     target = output or scan_path.with_name(f"{scan_path.stem}_recovered.tif")
     check_output(target, [scan_path, mask])
@@ -61,9 +64,13 @@ def recover_file(
     # An image in one piece has no seams to be seen: its solver stops where it does elsewhere (within 0.001 dB).
     settings = PRECISE.get(method, {}) if max(scan.image.shape[-2:]) > 2 * tile else {}
     recon = emjax.load(method, **given, **settings)
-    image, weights = recover_scan(scan, recon, tile=tile, halo=halo, quiet=quiet)
+    sigma = None if told is None else _in_units(told, scan)
+    image, weights = recover_scan(scan, recon, noise=sigma, tile=tile, halo=halo, quiet=quiet)
     seconds = time.perf_counter() - begin
     io.write(target, image, like=scan, dtype=dtype)
+    noises = None if told is None else [told] * len(weights)
+    if _is_network(recon):
+        noises = [scan.scale * found["read_sigma"] for found in weights]
     soft = None if scan.mask is None else (scan.mask > 0) & (scan.mask < 1)
     return {
         "output": str(target),
@@ -73,6 +80,7 @@ def recover_file(
         "soft_weights": None if soft is None or not soft.any() else float(np.mean(soft)),
         "method": method,
         "weights": weights,
+        "noise": noises,
         "seconds": round(seconds, 3),
         "pixel_size_nm": scan.metadata.pixel_size_nm,
         "dwell_time_s": scan.metadata.dwell_time_s,
@@ -80,10 +88,12 @@ def recover_file(
 
 
 def recover_scan(
-    scan: io.Scan, recon: Any, *, tile: int = 512, halo: int = 48, quiet: bool = True
+    scan: io.Scan, recon: Any, *, noise: float | None = None, tile: int = 512, halo: int = 48, quiet: bool = True
 ) -> tuple[np.ndarray, list[dict[str, float]]]:
     """The recovered image, float32 of the scan's shape, and the weights of each slice.
 
+    noise: its standard deviation in units of `scan.image`, for networks and weights that are estimated; None: from the
+    scan.
     Slices with a side above `2 tile` are recovered in tiles, by the methods of `PRECISE`; the others take them whole.
     Scan networks know how far they look: their tiles (of `2 tile` or more) are equal to the whole image.
     """
@@ -102,7 +112,7 @@ def recover_scan(
             if scan.offset:  # of a soft weight w the file holds w x, and so (w x - offset) / scale
                 y = np.where(m > 0, y + np.float32(scan.offset / scan.scale) * (1 - m), y)
             whole = (y, m) if cut is None else None
-            fitted = pool.submit(_fit, recon, *representative(y, m), i, whole).result()
+            fitted = pool.submit(_fit, recon, *representative(y, m), i, whole, noise).result()
             weights.append(_weights(fitted))
             advance()
             if cut is None:
@@ -171,7 +181,14 @@ def _windows(n: int) -> np.ndarray:
     return np.concatenate([np.arange(start, start + WINDOW) for start in starts])
 
 
-def _fit(recon: Any, y: np.ndarray, mask: np.ndarray, seed: int, image: tuple[np.ndarray, np.ndarray] | None) -> Any:
+def _fit(
+    recon: Any,
+    y: np.ndarray,
+    mask: np.ndarray,
+    seed: int,
+    image: tuple[np.ndarray, np.ndarray] | None,
+    noise: float | None = None,
+) -> Any:
     """The reconstructor with its weights, as one compiled program: the small steps around it would each be one more.
 
     While it runs, the program that recovers `image`, a scan and its mask, is compiled or found in the cache.
@@ -181,7 +198,12 @@ def _fit(recon: Any, y: np.ndarray, mask: np.ndarray, seed: int, image: tuple[np
     import jax
 
     fit, recover = _compiled()
-    fitted = fit(recon, y, mask, jax.random.key(seed))  # dispatched: its arrays are still to come
+    level = None
+    if noise is not None and _is_network(recon):
+        recon = dataclasses.replace(recon, read_sigma=np.float32(noise))  # they need it to recover, too
+    elif noise is not None:
+        level = emjax.Noise(np.float32(0), np.float32(noise))
+    fitted = fit(recon, y, mask, level, jax.random.key(seed))  # dispatched: its arrays are still to come
     if image is not None and image[1].any():
         recover.lower(fitted, *image).compile()
     return jax.block_until_ready(fitted)
@@ -205,7 +227,7 @@ def _compiled() -> tuple[Any, Any]:
     from emjax.operators import PixelSampling
 
     return (
-        jax.jit(lambda recon, y, mask, key: recon.fit(y, PixelSampling(mask), key=key)),
+        jax.jit(lambda recon, y, mask, noise, key: recon.fit(y, PixelSampling(mask), noise, key=key)),
         jax.jit(lambda recon, y, mask: recon(y, PixelSampling(mask))),
     )
 
@@ -240,3 +262,32 @@ def _weight(method: str, weight: str) -> dict[str, float]:
     if not float(limits.tiny) <= value <= float(limits.max):
         raise typer.BadParameter(f'--weight takes "auto" or a finite number above 0, got {weight}')
     return {"weight": value}
+
+
+def _noise(method: str, noise: str, weight: str) -> float | None:
+    """The standard deviation in grey values of the file; None: to be estimated."""
+    if noise == "auto":
+        return None
+    if method == "linear":
+        raise typer.BadParameter("the method linear makes no use of the noise; leave --noise out")
+    if weight != "auto":
+        raise typer.BadParameter("with a --weight that is given, the noise is of no use; leave --noise out")
+    try:
+        value = float(noise)
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value < float("inf"):
+        raise typer.BadParameter(
+            f'--noise takes "auto" or a finite standard deviation in grey values of the file, 0 or above, got {noise!r}'
+        )
+    if method not in emjax.reconstructors.METHODS and emjax.zoo.entry(method).reconstructor != "ScanRecovery":
+        raise typer.BadParameter(f"{method} is no scan network, and this command tells it no noise; leave --noise out")
+    return value
+
+
+def _in_units(noise: float, scan: io.Scan) -> float:
+    """The noise for grey values as recoveries see them."""
+    value = noise / scan.scale
+    if not value <= float(np.finfo(np.float32).max):
+        raise ValueError(f"--noise {noise:g} is beyond all measure for grey values that span {scan.scale:g}")
+    return value

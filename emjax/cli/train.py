@@ -49,18 +49,23 @@ def train_recipe(
     from emjax.training import load_recipe, train
 
     recipe = load_recipe(name, seed=seed)
-    result = train(
-        recipe,
-        output or Path(recipe.name),
-        data=data,
-        cache=cache,
-        steps=steps,
-        minutes=minutes,
-        init=init,
-        restart=restart,
-        checkpoints=checkpoints,
-        quiet=quiet,
-    )
+    try:
+        result = train(
+            recipe,
+            output or Path(recipe.name),
+            data=data,
+            cache=cache,
+            steps=steps,
+            minutes=minutes,
+            init=init,
+            restart=restart,
+            checkpoints=checkpoints,
+            quiet=quiet,
+        )
+    except (MemoryError, RuntimeError) as err:
+        if not isinstance(err, MemoryError) and "RESOURCE_EXHAUSTED" not in str(err):
+            raise
+        raise ValueError("the memory is too small for this training; take a smaller data.batch or data.crop") from err
     return {
         "output": str(result.model),
         "weights": str(result.weights),

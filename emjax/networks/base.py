@@ -11,7 +11,10 @@ results stay in the precision of `y` (see `convolve`).
 
 import inspect
 import math
-from typing import Any, ClassVar
+import numbers
+import types
+from collections.abc import Sequence
+from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +84,8 @@ def setting_names(network: type[Network]) -> list[str]:
 def build(kind: str, settings: dict[str, Any] | None = None, seed: int = 0) -> Network:
     """The network of that kind, initialised from `seed`; lists in the settings become tuples.
 
-    Raises ValueError for an unknown kind, TypeError for settings it has not, listing those there are.
+    Raises ValueError for an unknown kind, TypeError for settings it has not, listing those there are, and for values of
+    another type.
     """
     if kind not in NETWORKS:
         raise ValueError(f"unknown network {kind!r}; there are {', '.join(sorted(NETWORKS))}")
@@ -91,7 +95,35 @@ def build(kind: str, settings: dict[str, Any] | None = None, seed: int = 0) -> N
     if unknown := set(settings) - set(known):
         raise TypeError(f"{kind} has no setting {', '.join(sorted(unknown))}; it has {', '.join(known) or 'none'}")
     settings = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
+    hints = get_type_hints(network.__init__)
+    for name, value in settings.items():
+        if name in hints and not _fits(value, hints[name]):
+            raise TypeError(f"{kind}: {name} is {_described(hints[name])}, got {value!r}")
     return network(**settings, rngs=nnx.Rngs(seed))
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a setting is of the type that the constructor names; a whole number will do for a float."""
+    if hint is Any:
+        return True
+    origin, parts = get_origin(hint) or hint, get_args(hint)
+    if origin in (types.UnionType, Union):
+        return any(_fits(value, part) for part in parts)
+    if origin in (tuple, Sequence):
+        return isinstance(value, tuple) and all(_fits(v, parts[0]) for v in value if parts)
+    if origin in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, numbers.Real if origin is float else numbers.Integral if origin is int else origin)
+
+
+def _described(hint: Any) -> str:
+    origin, parts = get_origin(hint) or hint, get_args(hint)
+    if origin in (types.UnionType, Union):
+        return " or ".join(map(_described, parts))
+    if origin in (tuple, Sequence):
+        return f"a list, each {_described(parts[0])}" if parts else "a list"
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "nothing"}
+    return names.get(origin, str(hint))
 
 
 def convolve(layer: nnx.Conv, x: Array) -> Array:

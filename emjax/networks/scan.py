@@ -21,6 +21,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -199,7 +200,7 @@ def statistics(z: Array, w: Array, noise: Noise | None = None) -> tuple[Array, A
     if noise is None:
         level, contrast = _moments(z, w, (w > 0).astype(z.dtype), None)
         return unit * level, unit * contrast
-    noise = Noise(noise.gain / unit, noise.read_sigma / unit)
+    noise = jax.tree.map(lambda level: level / unit, noise)
     squares = jnp.square(w).astype(z.dtype)
     _, contrast = _moments(z, w, squares, noise)
     relative = (noise.read_sigma / contrast) ** 2

@@ -124,9 +124,15 @@ def _over_items(fn: Any, recon: Reconstructor, y: Array, A: LinearOperator, nois
     leaves, treedef = jax.tree.flatten(parts)
     counts = jax.tree.leaves(batch_axes(parts))
     core = len(A.out_shape)
-    batch = jnp.broadcast_shapes(
-        y.shape[: y.ndim - core], *[jnp.shape(v)[:c] for v, c in zip(leaves, counts, strict=True)]
-    )
+    own = y.shape[: y.ndim - core]
+    others = list(dict.fromkeys(jnp.shape(v)[:c] for v, c in zip(leaves, counts, strict=True) if c))
+    try:
+        batch = jnp.broadcast_shapes(own, *others)
+    except ValueError:
+        raise ValueError(
+            f"the batch axes do not go together: {own} of the measurements, and {', '.join(map(str, others))} of the "
+            "operator, the weights or the noise"
+        ) from None
     if not batch:
         return fn(recon, y, A, noise, key)
     size = 1

@@ -6,6 +6,7 @@ scans, of which nothing but the measured pixels reaches the device: float16, in 
 where nothing was measured.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
@@ -154,7 +155,12 @@ def _files(source: "Source", folder: Path | None) -> list[np.ndarray]:
     if folder is None:
         raise ValueError(f"files = {source.files!r} lie in a folder; say which (--data)")
     assert source.files is not None
-    paths = sorted(p for p in folder.glob(source.files) if p.is_file())
+    try:
+        paths = sorted(p for p in folder.glob(source.files) if p.is_file())
+    except (ValueError, NotImplementedError) as err:  # empty, absolute, or "**" within a name
+        raise ValueError(
+            f"files = {source.files!r} is no name or glob relative to the data folder, such as 'set/*.tif' ({err})"
+        ) from err
     if not paths:
         raise ValueError(f"files = {source.files!r}: no such file in {folder}")
     cut = tuple(_slice(getattr(source, key), key) for key in ("slices", "rows", "columns"))
@@ -186,11 +192,10 @@ def _slice(text: str | None, key: str) -> slice:
 
 def _phantoms(table: dict) -> list[np.ndarray]:
     from emjax.acquisition import phantom
+    from emjax.training.recipe import Phantoms
 
-    settings = dict(table)
-    count, size, seed = (settings.pop(key, default) for key, default in (("count", 1), ("size", 512), ("seed", 0)))
-    if type(count) is not int or count < 1:
-        raise ValueError(f"the count of phantoms is a whole number above 0, got {count!r}")
+    settings = dataclasses.asdict(Phantoms.of(table, "phantom"))
+    count, size, seed = (settings.pop(key) for key in ("count", "size", "seed"))
     images = [phantom((size, size), seed + i, **settings).image for i in range(count)]
     return [np.rint(255 * image).astype(np.uint8) for image in images]
 

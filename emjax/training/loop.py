@@ -24,7 +24,7 @@ from emjax.training import parameters as par
 from emjax.training.checkpoints import Checkpoints, fingerprint
 from emjax.training.journal import Journal, progress
 from emjax.training.publish import precise, publish
-from emjax.training.recipe import Recipe
+from emjax.training.recipe import LIMIT, Recipe
 from emjax.training.step import Validation, initial, training_step
 from emjax.training.tasks import TASKS, Task
 
@@ -71,17 +71,19 @@ def train(
         recipe: see `load_recipe`. data: the folder of its files. cache: an .npz file in place of them (written if it
             is not there). steps: in place of the recipe's. minutes: how long; the number of steps follows from the
             time of one, and is then fixed, in the checkpoint too.
-        init: start from these weights (.safetensors). restart: forget the checkpoint in `output`, if there is one.
+        init: start from these weights (.safetensors); a training goes on from its checkpoint only with those, or
+            without saying any. restart: forget the checkpoint in `output`, if there is one.
         checkpoints: whether to write any. quiet: no progress. devices: those that share a batch; default: all.
 
     Raises ValueError: a recipe that does not fit its network, task or data, or of a name that no network may have; an
-    output that is no folder; a checkpoint of another recipe; a loss that is no longer finite; a batch that the devices
-    cannot share.
+    output that is no folder; a checkpoint of another recipe, or of a training from other weights than `init`; a loss
+    that is no longer finite; a batch that the devices cannot share.
     """
     if steps is not None and minutes is not None:
         raise ValueError("give either a number of steps or of minutes, not both")
-    if not (steps is None or steps > 0) or not (minutes is None or 0 < minutes < float("inf")):
-        raise ValueError(f"steps and minutes are above 0, got {steps if minutes is None else minutes}")
+    if not (steps is None or 0 < steps <= LIMIT) or not (minutes is None or 0 < minutes < float("inf")):
+        given = steps if minutes is None else minutes
+        raise ValueError(f"steps and minutes are above 0, and steps at most {LIMIT:,}; got {given}")
     begin = time.monotonic()
     model = output / recipe.name
     zoo.check_name(model)
@@ -90,10 +92,11 @@ def train(
     except OSError as err:
         raise ValueError(f"{output}: no folder can be made there ({err.strerror}); give another output") from err
     store = Checkpoints(output / "checkpoints") if checkpoints and recipe.run.checkpoint_every else None
-    about = _previous(store, recipe, restart, steps)
+    origin = None if init is None else par.checksum(init)
+    about = None if store is None or restart else _previous(store, recipe, steps, origin)
     network, task = build(recipe, data)
     graph, parameters, rest = par.split(network)
-    if init is not None:
+    if init is not None and about is None:
         parameters = par.read(init, parameters)
     mesh, everywhere = _mesh(devices, recipe.data.batch)
     train_images, held_out = images_of.read_images(recipe.data, data, cache)
@@ -121,12 +124,15 @@ def train(
         )
     else:
         steps = steps or recipe.run.steps
-    about = {"fingerprint": fingerprint(recipe.tables()), "steps": steps, "recipe": recipe.tables()}
+    origin = origin if about is None else about.get("init")
+    about = {"fingerprint": fingerprint(recipe.tables()), "steps": steps, "recipe": recipe.tables(), "init": origin}
     step, total = int(state["step"]), jnp.asarray(steps, jnp.int32)
     used = list(np.ravel(mesh.devices)) if mesh is not None else list(everywhere.device_set)
     kinds = [str(device.device_kind) for device in used]
     head = {"recipe": recipe.tables(), "steps": steps, "parameters": network.parameter_count()}
     head["devices"] = [str(device) for device in used]
+    if store is not None and restart:
+        store.clear()  # not before all else is known to be sound
     journal = Journal(output / "log.jsonl", step, head)
     scores: dict[str, float] = {}
     sums: list[tuple[int, dict]] = []
@@ -203,15 +209,13 @@ def build(recipe: Recipe, data: Path | None = None, seed: int | None = None) -> 
             f"[task] of {recipe.name} learns from {taken}, and data.train gives {given}; a set of images becomes scans "
             "by scan = {ratio = ..., noise = ...}"
         )
+    if others := task.refuses(network):
+        raise ValueError(f"[task] of {recipe.name}: {kind} trains {others}, not [network] kind = {network.kind!r}")
     return network, task
 
 
-def _previous(store: Checkpoints | None, recipe: Recipe, restart: bool, steps: int | None) -> dict[str, Any] | None:
-    """What the checkpoint to go on from says of itself; None where there is none."""
-    if store is None:
-        return None
-    if restart:
-        store.clear()
+def _previous(store: Checkpoints, recipe: Recipe, steps: int | None, origin: str | None) -> dict[str, Any] | None:
+    """What the checkpoint to go on from says of itself; None where there is none. `origin`: the checksum of `init`."""
     if not store.exist():
         return None
     about = store.about()
@@ -224,6 +228,11 @@ def _previous(store: Checkpoints | None, recipe: Recipe, restart: bool, steps: i
         raise ValueError(
             f"{store.folder} is of a training of {about['steps']} steps, not {steps}; leave the number out to go on, "
             "or start anew (--restart)"
+        )
+    if origin not in (None, about.get("init")):
+        raise ValueError(
+            f"{store.folder} is of a training that did not start from these weights (--init); leave them out to go on "
+            "with its own, start anew from them (--restart), or give --output another folder"
         )
     return about
 

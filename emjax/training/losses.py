@@ -16,7 +16,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray, Shaped
 
 from emjax.metrics import ssim
 
@@ -53,22 +53,15 @@ LOSSES: dict[str, Callable[[Array, Array], Array]] = {
 }
 
 
-def loss(name: str) -> Callable[[Array, Array], Array]:
-    """The loss of that name. Raises ValueError naming those there are."""
-    if name not in LOSSES:
-        raise ValueError(f"unknown loss {name!r}; there are {', '.join(LOSSES)}")
-    return LOSSES[name]
-
-
 def split_mask(
-    key: PRNGKeyArray, mask: Float[Array, "*batch h w"], share: float | Array
-) -> tuple[Float[Array, "*batch h w"], Float[Array, "*batch h w"]]:
-    """A mask in two parts, `(seen, held_out)`, which add up to it: each pixel is seen with the probability `share`.
+    key: PRNGKeyArray, mask: Shaped[Array, "*batch h w"], share: float | Array
+) -> tuple[Shaped[Array, "*batch h w"], Shaped[Array, "*batch h w"]]:
+    """A mask in two parts, `(seen, rest)`, which add up to it: each pixel is seen with the probability `share`.
 
-    `share` is one number or one per item (with axes of length 1 for h and w).
+    Weights or booleans. `share` is one number or one per item (with axes of length 1 for h and w).
     """
-    seen = jax.random.uniform(key, mask.shape) < share
-    return jnp.where(seen, mask, 0), jnp.where(seen, 0, mask)
+    seen, none = jax.random.uniform(key, mask.shape) < share, jnp.zeros_like(mask)
+    return jnp.where(seen, mask, none), jnp.where(seen, none, mask)
 
 
 def held_out(

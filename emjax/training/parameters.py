@@ -3,6 +3,7 @@
 Only `nnx.Param`s are trained: arrays that a network holds otherwise (`rest`) are handed through as they are.
 """
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,7 @@ def read(path: Path, parameters: Any) -> Any:
     from safetensors.numpy import load
 
     try:
-        arrays = load(path.read_bytes())
-    except OSError as err:
-        raise ValueError(f"{path}: the weights cannot be read: {err.strerror}") from err
+        arrays = load(_contents(path))
     except (SafetensorError, KeyError, ValueError) as err:
         raise ValueError(f"{path}: no safetensors file of real numbers ({err})") from err
     here = {key: value.shape for key, value in named(parameters).items()}
@@ -78,6 +77,18 @@ def read(path: Path, parameters: Any) -> Any:
     for p, variable in nnx.to_flat_state(parameters):
         flat.append((p, variable.replace(jnp.asarray(arrays["/".join(map(str, p))], jnp.float32))))
     return nnx.from_flat_state(flat)
+
+
+def checksum(path: Path) -> str:
+    """The SHA-256 of a file of weights. Raises ValueError if it cannot be read."""
+    return hashlib.sha256(_contents(path)).hexdigest()
+
+
+def _contents(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as err:
+        raise ValueError(f"{path}: the weights cannot be read: {err.strerror}") from err
 
 
 def copy(parameters: Any) -> Any:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from emjax.training.augment import Augmentation
 from emjax.training.optimiser import Optimiser
 
+LIMIT = 2**31 - 1  # steps are counted in 32 bits
 FOLDER = Path(__file__).parent / "recipes"
 T = TypeVar("T")
 
@@ -45,6 +46,27 @@ class Scanned:
 
 
 @dataclasses.dataclass(frozen=True)
+class Phantoms:
+    """`count` images of `size` x `size` pixels, with seeds from `seed` on; see `emjax.acquisition.phantom`."""
+
+    count: int = 1
+    size: int = 512
+    seed: int = 0
+    pixel_size: float | None = None
+    kind: str = "neuropil"
+    bright_stain: bool = False
+    psf: float = 0.8
+
+    @classmethod
+    def of(cls, table: dict, where: str) -> "Phantoms":
+        """From a TOML table. Raises ValueError for a key that is unknown, of another type or outside of its range."""
+        found = parse(cls, table, where)
+        if found.count < 1:
+            raise ValueError(f"{where}.count is a whole number above 0, got {found.count}")
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
 class Source:
     """One set of images: `files` (a name or a glob relative to the data folder) or a `phantom`.
 
@@ -56,7 +78,7 @@ class Source:
     slices: str | None = None
     rows: str | None = None
     columns: str | None = None
-    phantom: dict | None = None  # count, size, seed, and more settings of emjax.acquisition.phantom
+    phantom: dict | None = None  # of `Phantoms`, as it stands in the file
     weight: float = 1.0
     scan: Scanned | None = None
 
@@ -222,8 +244,8 @@ def _check(recipe: Recipe) -> None:
     optional = {"data.validation_crop": data.validation_crop, "run.inner": run.inner}
     whole |= {key: value for key, value in optional.items() if value is not None}
     for key, value in whole.items():
-        if value < 1:
-            raise ValueError(f"{key} is a whole number above 0, got {value}")
+        if not 1 <= value <= LIMIT:
+            raise ValueError(f"{key} is a whole number above 0, up to {LIMIT:,}, got {value}")
     if run.checkpoint_every < 0 or run.seed < 0:
         raise ValueError("run.checkpoint_every and run.seed are whole numbers, 0 or above")
     if run.compute not in ("float32", "bfloat16"):
@@ -236,6 +258,10 @@ def _check(recipe: Recipe) -> None:
                 raise ValueError(f"data.{part}[{i}] needs either files or phantom")
             if not 0 < source.weight < float("inf"):
                 raise ValueError(f"data.{part}[{i}].weight is a number above 0, got {source.weight}")
+            if source.phantom is not None:
+                Phantoms.of(source.phantom, f"data.{part}[{i}].phantom")
+                if cut := [key for key in ("slices", "rows", "columns") if getattr(source, key) is not None]:
+                    raise ValueError(f"data.{part}[{i}].{cut[0]} cuts a part out of files; a phantom is taken whole")
     data.augment.check()
     _check_scans(data)
     recipe.optimiser.check()

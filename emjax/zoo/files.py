@@ -154,6 +154,13 @@ def summary(text: str) -> str:
     return next((line for line in lines if line and not line.startswith(("#", "---", "|"))), "")
 
 
+def _described(name: str) -> str:
+    try:
+        return summary(card(name))
+    except ValueError as error:
+        return f"without a model card: {error}"
+
+
 def table() -> list[dict[str, Any]]:
     """A row a network: name, kind, reconstructor, parameters, bytes, description, path.
 
@@ -166,8 +173,9 @@ def table() -> list[dict[str, Any]]:
             known = entry(name)
             row |= {key: getattr(known, key) for key in ("kind", "reconstructor", "parameters")}
             row["bytes"] = len(contents(beside(known.path, ".safetensors")))
-            row["description"] = summary(card(name))
         except ValueError as error:
             row["description"] = f"cannot be used: {error}"
+        else:
+            row["description"] = _described(name)
         rows.append({**row, "path": str(find(name))})
     return rows

@@ -34,6 +34,32 @@ def test_variance_is_linear_in_the_mean_and_never_negative() -> None:
     assert float(Noise.from_dose(jnp.inf).variance(jnp.ones(()))) == 0
 
 
+@pytest.mark.parametrize(
+    "levels", [(0.0, -1), (-1e-3, 0.0), (jnp.nan, 0.0), (0.0, jnp.inf), (0.0, jnp.array([0.1, -0.1])), (np.inf, 0.0)]
+)
+def test_levels_below_zero_or_not_finite_are_refused(levels: tuple) -> None:
+    with pytest.raises(ValueError, match="of a noise is finite and 0 or above"):
+        Noise(*levels)
+    # Traced ones cannot be looked at, and pass.
+    assert jax.jit(lambda gain, sigma: Noise(gain, sigma).read_sigma)(*levels).shape == np.shape(levels[1])
+
+
+def test_other_things_than_levels_are_refused() -> None:
+    with pytest.raises(TypeError, match="gain of a noise is a real number, got complex64"):
+        Noise(1j)
+    with pytest.raises(TypeError, match="a number or an array of numbers"):
+        Noise(read_sigma="much")
+    for dose in (0.0, -3, jnp.nan, jnp.array([10.0, 0.0])):
+        with pytest.raises(ValueError, match="the dose is the expected number of electrons"):
+            Noise.from_dose(dose)
+
+
+def test_an_estimate_may_be_nan() -> None:
+    y, mask = jnp.zeros((4, 5)), jnp.zeros((4, 5)).at[1, 1].set(1)
+    assert jnp.isnan(estimate_noise(y, mask).read_sigma)
+    assert jnp.isnan(estimate_poisson_gaussian(y, mask).gain)
+
+
 @pytest.mark.parametrize(("dose", "read"), [(20.0, 0.0), (50.0, 0.03), (jnp.inf, 0.05), (1e4, 0.02)])
 def test_measurements_have_the_right_mean_and_variance(dose: float, read: float) -> None:
     x = jnp.linspace(0, 1, 8)[:, None] * jnp.ones((8, 4000))

@@ -77,6 +77,7 @@ def test_masks_of_integers_are_binary_and_of_floats_soft(
     assert binary["measured"] == round(mask.mean(), 6) and binary["soft_weights"] is None
     report = emjax("recover", scan, "--mask", "soft.tif", "--method", "linear", "--json").report
     assert report["measured"] == binary["measured"] and report["soft_weights"] == np.mean(soft == 0.5)
+    assert "\nweights:" not in emjax("recover", scan, "--mask", "soft.tif", "--method", "linear").out
     assert "soft weights: 0.2" in emjax("recover", scan, "--mask", "soft.tif", "--method", "linear").out
 
 
@@ -101,6 +102,31 @@ def test_a_dose_without_end_gives_the_image(emjax: Any, truth: np.ndarray, tmp_p
     full, noise = PixelSampling(np.ones(truth.shape)), acquisition.Noise.from_dose(1e6)
     y = acquisition.measure(jax.random.key(0), np.full_like(truth, 0.5), full, noise)
     assert np.var(y) == pytest.approx(0.5e-6, rel=0.1) and np.mean(y) == pytest.approx(0.5, abs=1e-4)
+
+
+def test_noise_is_told_in_grey_values_of_the_file(emjax: Any, scan: Path, truth: np.ndarray, mask: np.ndarray) -> None:
+    y = np.where(mask, truth + 0.04 * np.random.default_rng(1).standard_normal(truth.shape), np.nan)
+    values = (1000 + 5000 * y).astype(np.float32)
+    tifffile.imwrite("noisy.tif", values)
+    read = io.read(Path("noisy.tif"))
+    sigma, A = 200 / read.scale, PixelSampling(read.mask)
+    results = {}
+    for noise in ("auto", "200", "0"):
+        result = emjax("recover", "noisy.tif", "--method", "scan-compact", "--noise", noise, "-o", "x.tif", "--json")
+        assert result.code == 0, result.err
+        results[noise] = (result.report, (tifffile.imread("x.tif") - read.offset) / read.scale)
+    assert abs(results["auto"][0]["noise"][0] / 200 - 1) < 0.4
+    assert results["200"][0]["noise"] == pytest.approx([200]) and results["0"][0]["noise"] == [0]
+    told = package.load("scan-compact", read_sigma=np.float32(sigma))(read.image, A)
+    np.testing.assert_allclose(results["200"][1], told, atol=1e-4)
+    assert rms(results["0"][1], np.asarray(told)) > 0.01
+    # A weight that is found knows the noise, too.
+    arguments = ("recover", "noisy.tif", "--method", "tv", "--noise")
+    quiet, loud = (emjax(*arguments, noise, "--json").report for noise in ("20", "2000"))
+    assert (quiet["noise"], loud["noise"]) == ([20], [2000])
+    assert quiet["weights"][0]["weight"] < loud["weights"][0]["weight"]
+    one = emjax("recover", scan, "--missing", "0", "--method", "scan-compact", "--noise", "1e300")
+    assert one.code == 1 and "beyond all measure" in one.err
 
 
 def test_colour_channels_are_averaged_when_asked(emjax: Any, scan: Path, tmp_path: Path) -> None:

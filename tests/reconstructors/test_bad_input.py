@@ -181,7 +181,8 @@ def test_values_at_their_limits() -> None:
     assert (stops[0] == 0).all() and np.isnan(stops[1]).all()
     np.testing.assert_allclose(stops[2], X, atol=1e-5)
     levels = np.array([np.nan, np.inf], "f4")
-    unknown, loud = np.asarray(BasisPursuit(max_steps=50)(np.stack([Y, Y]), A, Noise(0.0, levels)))
+    told = jax.jit(lambda levels: BasisPursuit(max_steps=50)(np.stack([Y, Y]), A, Noise(0.0, levels)))
+    unknown, loud = np.asarray(told(levels))
     assert np.isnan(unknown).all() and (loud == 0).all()
 
 
@@ -256,3 +257,12 @@ def test_amp_recovers_from_transform_samples() -> None:
     x = x.reshape(shape)
     found = np.asarray(AMP(iterations=100)(op(x), op))
     assert np.linalg.norm(found - x) < 2e-2 * np.linalg.norm(x)
+
+
+def test_batches_that_do_not_go_together() -> None:
+    y, mask = np.zeros((2, 8, 8), "f4"), np.ones((8, 8), "f4")
+    said = r"the batch axes do not go together: \(2,\) of the measurements, and \(3,\) of the operator, the weights or"
+    with pytest.raises(ValueError, match=said):
+        TotalVariation(0.1)(y, PixelSampling(mask), Noise(0.0, np.full(3, 0.1, "f4")))
+    with pytest.raises(ValueError, match=said):
+        TotalVariation(np.ones(3, "f4"))(y, PixelSampling(mask))

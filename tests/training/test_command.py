@@ -64,6 +64,7 @@ def test_the_recipes_are_listed(run: Run) -> None:
         (("denoise-phantom", "--steps", "3", "--minutes", "1"), 2, "either --steps or --minutes"),
         (("denoise-phantom", "--minutes", "-1"), 2, "--minutes is how long to train"),
         (("denoise-phantom", "--steps", "0"), 2, "--steps"),
+        (("denoise-phantom", "--steps", str(2**31)), 1, "steps at most 2,147,483,647"),
         (("scan-compact", "--data", "gone"), 2, "--data gone: there is no such folder"),
         (("files.toml",), 1, "say which (--data)"),
         (("denoise-phantom", "--cache", "images.zip"), 2, "the cache is an .npz file"),

@@ -75,11 +75,13 @@ def test_the_cache_stands_for_the_files(folder: Path) -> None:
     ("source", "said"),
     [
         (Source("none*.tif"), r"data.train\[0\]: files = 'none\*.tif': no such file in"),
+        (Source(""), r"data.train\[0\]: files = '' is no name or glob relative to the data folder"),
+        (Source("/none/*.tif"), "files = '/none/\\*.tif' is no name or glob"),
         (Source("deep.tif", slices="a:b"), "slices = 'a:b'; expected"),
         (Source("deep.tif", slices="4:"), "leave nothing"),
         (Source("deep.tif", rows=":5"), r"\(deep.tif\) has an image of 5 x 25 pixels, smaller than the crop of 8"),
         (Source("sparse.tif"), r"sparse.tif: 25.0% of the pixels are NaN, which is not measured"),
-        (Source(phantom={"count": 0}), r"data.train\[0\]: the count of phantoms is a whole number above 0, got 0"),
+        (Source(phantom={"count": 0}), r"data.train\[0\]: phantom.count is a whole number above 0, got 0"),
         (Source(phantom={"size": 16, "sort": 1}), r"data.train\[0\]: .*sort"),
     ],
 )

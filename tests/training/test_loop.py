@@ -102,6 +102,24 @@ def test_a_checkpoint_of_another_training_is_refused(recipe: Recipe, whole: Resu
         train(recipe, folder, steps=13, minutes=1.0, quiet=True)
 
 
+def test_a_training_goes_on_with_the_weights_it_started_from_only(
+    recipe: Recipe, whole: Result, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"did not start from these weights \(--init\); leave them out to go on"):
+        train(recipe, whole.weights.parent, init=whole.weights, quiet=True)
+    first = train(recipe, tmp_path, steps=3, init=whole.weights, quiet=True)
+    for init in (whole.weights, None):  # nothing is left to do
+        assert same(train(recipe, tmp_path, init=init, quiet=True), first)
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(first.weights.read_bytes())
+    with pytest.raises(ValueError, match="did not start from these weights"):
+        train(recipe, tmp_path, init=other, quiet=True)
+    other.write_bytes(b"no")
+    with pytest.raises(ValueError, match="no safetensors file"):
+        train(recipe, tmp_path, init=other, restart=True, quiet=True)
+    assert same(train(recipe, tmp_path, quiet=True), first)  # a --restart that failed has forgotten nothing
+
+
 def test_steps_inside_one_call_are_the_same_steps(recipe: Recipe, whole: Result, tmp_path: Path) -> None:
     result = train(changed(recipe, inner=5), tmp_path, checkpoints=False, quiet=True)
     for key, value in weights(whole).items():

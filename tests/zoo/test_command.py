@@ -61,6 +61,12 @@ def test_a_network_that_cannot_be_read_is_in_the_table(run: Run, mine: str, fold
     assert code == 1 and "no JSON" in err
 
 
+def test_a_network_without_a_card_can_be_used(run: Run, mine: str, folder: Path) -> None:
+    (folder / "mine.md").unlink()
+    row = next(r for r in json.loads(run("zoo", "--json")[1])["networks"] if r["name"] == mine)
+    assert row["description"].startswith("without a model card: ") and row["bytes"] > 0
+
+
 def test_recover_takes_networks(run: Run, mine: str, folder: Path, tmp_path: Path) -> None:
     io.write(tmp_path / "scan.tif", np.where(np.arange(768).reshape(32, 24) % 3, np.nan, 0.5).astype(np.float32))
     for method in (mine, str(folder / "mine")):

@@ -1,10 +1,16 @@
 """What a task is: a frozen dataclass whose fields are the keys of the recipe's [task] table."""
 
+import inspect
 from pathlib import Path
 from typing import Any, Self
 
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
+
+
+def arguments(network: Any) -> set[str]:
+    """The names of what a network is called with."""
+    return set(inspect.signature(type(network).__call__).parameters)
 
 
 class Task:
@@ -29,6 +35,10 @@ class Task:
 
     def check(self) -> None:
         """Raise ValueError for a field outside of its range, naming the key."""
+
+    def refuses(self, network: Any) -> str | None:
+        """Which networks the task trains, if this is none of them."""
+        return None
 
     def arrays(self) -> dict[str, Array]:
         """Large arrays that are made once and handed to `loss` and `evaluate` by name: none are compiled in."""

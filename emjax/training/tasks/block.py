@@ -18,7 +18,7 @@ from jaxtyping import Float, PRNGKeyArray
 from emjax.metrics import psnr
 from emjax.operators import Blockwise, Dense, PixelSampling, gaussian
 from emjax.training import losses
-from emjax.training.tasks.base import Task
+from emjax.training.tasks.base import Task, arguments
 
 _SLACK = 1e-3  # how far from orthonormal the rows of a file may be
 
@@ -80,8 +80,12 @@ class Block(Task):
                 raise ValueError("the rows of a matrix are not orthonormal; take those of np.linalg.qr(matrix.T)[0].T")
         if self.loss_name not in losses.LOSSES:
             raise ValueError(f"task.loss_name is one of {', '.join(losses.LOSSES)}; got {self.loss_name!r}")
-        if not self.symmetry >= 0:
+        if not 0 <= self.symmetry < float("inf"):
             raise ValueError(f"task.symmetry is a number, 0 or more, got {self.symmetry}")
+
+    def refuses(self, network: Any) -> str | None:
+        takes = "A" in arguments(network) and not hasattr(network, "encode")
+        return None if takes else 'networks that invert an operator, such as kind = "ista-net-plus"'
 
     @property
     def ratios(self) -> list[float]:

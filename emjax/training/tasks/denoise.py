@@ -10,7 +10,7 @@ from jaxtyping import Float, PRNGKeyArray
 
 from emjax.metrics import psnr
 from emjax.training import losses
-from emjax.training.tasks.base import Task
+from emjax.training.tasks.base import Task, arguments
 
 BLIND = ("noise2void", "sure")
 
@@ -32,6 +32,9 @@ class Denoise(Task):
         if self.loss_name not in (*losses.LOSSES, *BLIND):
             there = ", ".join((*losses.LOSSES, *BLIND))
             raise ValueError(f"task.loss_name is one of {there}; got {self.loss_name!r}")
+
+    def refuses(self, network: Any) -> str | None:
+        return 'denoisers such as kind = "dncnn"' if "A" in arguments(network) else None
 
     def loss(
         self, network: Any, images: Float[Array, "batch h w"], key: PRNGKeyArray, progress: Array, **arrays: Array

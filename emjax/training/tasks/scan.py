@@ -23,7 +23,8 @@ from jaxtyping import Float, PRNGKeyArray
 from emjax.acquisition import PATTERNS, Noise, pattern
 from emjax.networks.scan import divided, statistics
 from emjax.operators import PixelSampling
-from emjax.training.tasks.base import Task
+from emjax.training.losses import split_mask
+from emjax.training.tasks.base import Task, arguments
 
 BANK_SIDE, BANK_RATIOS, BANK_COPIES = 256, 10, 6
 FLOOR = 1e-6  # mean squared error below which patches are not told apart (60 dB)
@@ -64,28 +65,40 @@ class Scan(Task):
     def check(self) -> None:
         if not 0 < self.ratio[0] <= self.ratio[1] <= 1:
             raise ValueError(f"task.ratio is two shares of pixels, in (0, 1] and rising, got {self.ratio}")
-        if not 0 <= self.noise[0] <= self.noise[1]:
-            raise ValueError(f"task.noise is two noise levels, 0 or above and rising, got {self.noise}")
+        for name in ("noise", "added"):
+            low, high = getattr(self, name)
+            if not 0 <= low <= high < float("inf"):
+                raise ValueError(f"task.{name} is two noise levels, finite, 0 or above and rising, got {(low, high)}")
         if not 0 < self.seen[0] <= self.seen[1] < 1:
             raise ValueError(f"task.seen is two shares of the measured pixels, in (0, 1) and rising, got {self.seen}")
-        if not self.sigma >= 0 or not all(n >= 0 for n in self.test_noise):
-            raise ValueError(f"task.sigma and task.test_noise are 0 or above, got {self.sigma} and {self.test_noise}")
+        for name, values in (
+            ("sigma", (self.sigma,)),
+            ("misjudged", (self.misjudged,)),
+            ("test_noise", self.test_noise),
+        ):
+            if not all(0 <= v < float("inf") for v in values):
+                raise ValueError(f"task.{name} is finite and 0 or above, got {getattr(self, name)}")
         if not self.test_ratios or not all(0 < r <= 1 for r in self.test_ratios) or not self.test_noise:
             raise ValueError(
                 f"task.test_ratios are shares of pixels, in (0, 1], at least one, and one or more task.test_noise; got "
                 f"{self.test_ratios} and {self.test_noise}"
             )
-        if not 0 <= self.added[0] <= self.added[1]:
-            raise ValueError(f"task.added is two noise levels, 0 or above and rising, got {self.added}")
         for name in ("clean", "counting"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"task.{name} is a share of the patches, in [0, 1], got {getattr(self, name)}")
         if unknown := [name for name in self.patterns if name not in PATTERNS]:
             raise ValueError(f"task.patterns: unknown scan pattern {unknown[0]!r}; there are {', '.join(PATTERNS)}")
-        if len(self.pattern_weights) != len(self.patterns) or sum(self.pattern_weights) <= 0:
-            raise ValueError("task.pattern_weights has one weight, 0 or above, for each of task.patterns")
+        sound = all(0 <= v < float("inf") for v in self.pattern_weights) and sum(self.pattern_weights) > 0
+        if len(self.pattern_weights) != len(self.patterns) or not sound:
+            raise ValueError(
+                "task.pattern_weights has one weight, 0 or above and not all 0, for each of task.patterns, got "
+                f"{self.pattern_weights} for {self.patterns}"
+            )
         if self.loss_name not in ("psnr", "mse", "l1"):
             raise ValueError(f'task.loss_name is "psnr", "mse" or "l1", got {self.loss_name!r}')
+
+    def refuses(self, network: Any) -> str | None:
+        return None if {"A", "level", "contrast"} <= arguments(network) else 'scan networks, kind = "scan"'
 
     def arrays(self) -> dict[str, Array]:
         """The bank of patterns; none for scans, which have theirs."""
@@ -116,8 +129,7 @@ class Scan(Task):
         mask = jnp.isfinite(scans)
         y = jnp.where(mask, scans, 0)
         share = jax.random.uniform(share_key, (len(scans), 1, 1), minval=self.seen[0], maxval=self.seen[1])
-        seen = mask & (jax.random.uniform(split_key, scans.shape) < share)
-        rest = mask & ~seen
+        seen, rest = split_mask(split_key, mask, share)
         w = seen.astype(y.dtype)
         # At the pixels that it sees, the network is scored on a second scan made of the first: y + t n and
         # y - (sigma^2 / t) n have independent noise (Pang et al., CVPR 2021, "Recorrupted-to-recorrupted"). It also

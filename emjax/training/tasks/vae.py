@@ -50,6 +50,9 @@ class Generate(Task):
         if not 1 <= self.zoom <= 4:
             raise ValueError(f"task.zoom is a factor from 1 to 4, got {self.zoom}")
 
+    def refuses(self, network: Any) -> str | None:
+        return None if hasattr(network, "encode") else 'variational auto-encoders, kind = "vae"'
+
     def loss(
         self, network: Any, images: Float[Array, "batch h w"], key: PRNGKeyArray, progress: Array, **arrays: Array
     ) -> tuple[Array, dict[str, Array]]:
