@@ -132,8 +132,7 @@ class DouglasRachford:
             return None
         inside, k = plan.inside, plan.isometry
         gram = plan.gram / (c * k) if inside is None or c.ndim == 0 else penalised_gram(inside.matrix, c)
-        eye = jnp.eye(len(gram), dtype=gram.dtype)
-        root = solve_triangular(jnp.linalg.cholesky(gram + eye), eye, lower=True)
+        root = _inverse(jnp.linalg.cholesky(gram + jnp.eye(len(gram), dtype=gram.dtype)))
         return jnp.matmul(jnp.conj(root.T), root, precision="highest")
 
     def step(self, plan: Plan, state: State, last: Any = False) -> State:
@@ -208,6 +207,17 @@ class DouglasRachford:
 
     def answer(self, plan: Plan, point: Any, state: State) -> Array:
         return self._image(plan, self._primal(plan, self.plain(plan, point, state)[0]))
+
+
+def _inverse(lower: Array) -> Array:
+    """The inverse of a triangular matrix by halves: products, which take a fifth of a substitution's time on a CPU."""
+    n = len(lower)
+    if n <= 128:
+        return solve_triangular(lower, jnp.eye(n, dtype=lower.dtype), lower=True)
+    h = n // 2
+    a, b = _inverse(lower[:h, :h]), _inverse(lower[h:, h:])
+    corner = jnp.matmul(b, jnp.matmul(lower[h:, :h], a, precision="highest"), precision="highest")
+    return jnp.block([[a, jnp.zeros((h, n - h), lower.dtype)], [-corner, b]])
 
 
 def _first(c: Array) -> Array:
