@@ -41,6 +41,7 @@ class Plan(NamedTuple):
     back: Array  # A.H y
     gram: Array | None  # A A.H, where the prox needs an inverse
     start: Array  # the penalty c to begin with
+    scale: Array  # that of the problem's scale, which coefficients are weighed by
 
 
 class State(NamedTuple):
@@ -88,11 +89,12 @@ class DouglasRachford:
         assert k is not None
         k = jnp.where(k > 0, k, 1).astype(dtype)
         back = data.backprojection()
-        c = _penalty(problem, k, back).astype(dtype) if self.rho is None else jnp.asarray(self.rho, dtype)
+        scale = _penalty(problem, k, back).astype(dtype)
+        c = scale if self.rho is None else jnp.asarray(self.rho, dtype)
         if inside is not None:
             c = jnp.broadcast_to(c, inside.matrix.shape[-1:])
         gram = None if data.has_prox else data.A.row_gram().astype(data.y.dtype)
-        return Plan(problem, inside, k, back, gram, lax.stop_gradient(c))
+        return Plan(problem, inside, k, back, gram, lax.stop_gradient(c), lax.stop_gradient(scale))
 
     def init(self, plan: Plan, x0: Array | None) -> State:
         term = plan.problem.terms[0]
@@ -204,7 +206,7 @@ class DouglasRachford:
         assert inside is not None
 
         def reweigh() -> tuple[Any, ...]:
-            c, weight = plan.start, inside.weight
+            c, weight = plan.scale, inside.weight
             finite = jnp.isfinite(weight)
             w = jnp.sum(jnp.where(finite, weight, 0), 0) / jnp.maximum(jnp.sum(finite, 0), 1)
             r = jnp.sqrt(jnp.mean(jnp.abs(state.z) ** 2, 0))
@@ -221,9 +223,7 @@ class DouglasRachford:
 
     def plain(self, plan: Plan, point: Any, state: State) -> Any:
         state = lax.stop_gradient(state)
-        state = state._replace(
-            z=point[0], p=point[1], factor=self._factor(plan, state.c), dual=self._dual(plan, state)
-        )
+        state = state._replace(z=point[0], p=point[1], factor=self._factor(plan, state.c), dual=self._dual(plan, state))
         return self.point(DouglasRachford(relaxation=1.0).step(plan, state))
 
     def answer(self, plan: Plan, point: Any, state: State) -> Array:

@@ -125,11 +125,14 @@ def test_in_float32_the_rounding_of_the_inverse_does_no_harm(kind: str) -> None:
 
 def test_the_penalties_are_set_anew_for_another_weight() -> None:
     problem = jax.tree.map(lambda v: jnp.asarray(v, "f4"), _problem("blocks"))
-    one = solve(problem, DouglasRachford(), gap=1e-4)
-    assert int(one.state.checks) > 4
+    solver = DouglasRachford(check_every=1)
+    one = solve(problem, solver, gap=0, max_steps=200)
+    assert int(one.state.checks) > 8
     near = Problem(problem.data, Term(L1(jnp.asarray(0.01, "f4")), problem.terms[0].K))
-    s = solve(near, DouglasRachford(), gap=1e-5, start=one)
+    s = solve(near, solver, gap=1e-5, start=one)
     assert np.ptp(s.state.c) > 0
+    for rho in (1e-4, 1e4):  # a start far off does not stay
+        solve(problem, DouglasRachford(rho), gap=1e-4).check()
 
 
 def test_a_transform_that_is_zero_certifies_nothing() -> None:
