@@ -66,13 +66,16 @@ class Coefficients:
     def of_image(self, certificate: Certificate, z: Array) -> Certificate:
         """The certificate of the image of `z`, which rounding keeps from having exactly these coefficients."""
         weight = jnp.where(jnp.isfinite(self.weight), self.weight, 0)
-        return certificate._replace(allowance=certificate.allowance + units(z) * norm(z) * norm(weight))
+        # Of a transform that is zero nothing comes back, and `B` is not the matrix.
+        gap = jnp.where(self.isometry > 0, certificate.gap, jnp.inf)
+        allowance = certificate.allowance + units(z) * norm(z) * norm(weight)
+        return certificate._replace(gap=gap, allowance=allowance)
 
     def analyse(self, x: Array) -> Array:
         return self.transform.forward(x).ravel()
 
     def synthesise(self, z: Array) -> Array:
-        return self.transform.adjoint(z.reshape(self.transform.out_shape)) / self.isometry
+        return self.transform.adjoint(z.reshape(self.transform.out_shape)) / positive(self.isometry)
 
 
 def in_coefficients(problem: Problem) -> Coefficients | None:
@@ -96,7 +99,8 @@ def in_coefficients(problem: Problem) -> Coefficients | None:
         one, block = A.op, W.op
     if not isinstance(one, Dense):
         return None
-    k = jnp.where(k > 0, k, 1).astype(jnp.finfo(one.matrix.dtype).dtype)
+    isometry = k.astype(jnp.finfo(one.matrix.dtype).dtype)
+    k = positive(isometry)
     rows = jnp.conj(one.matrix).reshape(-1, *one.in_shape)
     B = jnp.conj(jax.vmap(block.forward)(rows).reshape(one.matrix_shape)) / k
     n, blocks = B.shape[-1], math.prod(A.in_shape) // B.shape[-1]
@@ -108,7 +112,12 @@ def in_coefficients(problem: Problem) -> Coefficients | None:
         LeastSquares(Blockwise(matrix, (blocks * n,)), data.y.reshape(blocks, -1)),
         Term(L1(weight, 2), Blockwise(Identity((n,)), (blocks * n,))),
     )
-    return Coefficients(inside, W, k, blocks)
+    return Coefficients(inside, W, isometry, blocks)
+
+
+def positive(k: Array) -> Array:
+    """`k`, or 1 for a transform that is zero."""
+    return jnp.where(k > 0, k, 1)
 
 
 def penalised_gram(B: Array, c: Array) -> Array:

@@ -106,6 +106,42 @@ def test_starts_batches_and_gradients() -> None:
         np.testing.assert_allclose(slope, difference, rtol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["singular values over three decades", "rows twice"])
+def test_in_float32_the_rounding_of_the_inverse_does_no_harm(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    matrix = rng.standard_normal((50, 128)) / 7
+    if kind == "rows twice":
+        matrix[25:] = matrix[:25]
+    else:
+        u, _, v = np.linalg.svd(matrix, full_matrices=False)
+        matrix = (u * np.logspace(0, -3, 50)) @ v
+    A = Dense(matrix.astype("f4"), SHAPE)
+    y = A(jnp.asarray(np.kron(rng.random((4, 4)), np.ones((4, 2))), "f4"))
+    W = Wavelet(SHAPE, "haar")
+    weight = 3e-4 * jnp.max(jnp.abs(W(A.adjoint(y))))
+    s = solve(Problem(LeastSquares(A, y), Term(L1(weight), W)), DouglasRachford(), gap=1e-4).check()
+    assert int(s.steps) < 1000  # by x' = v - A.H M (A v - y) / c it comes to rest beside the optimum
+
+
+def test_the_penalties_are_set_anew_for_another_weight() -> None:
+    problem = jax.tree.map(lambda v: jnp.asarray(v, "f4"), _problem("blocks"))
+    solver = DouglasRachford(check_every=1)
+    one = solve(problem, solver, gap=0, max_steps=200)
+    assert int(one.state.checks) > 8
+    near = Problem(problem.data, Term(L1(jnp.asarray(0.01, "f4")), problem.terms[0].K))
+    s = solve(near, solver, gap=1e-5, start=one)
+    assert np.ptp(s.state.c) > 0
+    for rho in (1e-4, 1e4):  # a start far off does not stay
+        solve(problem, DouglasRachford(rho), gap=1e-4).check()
+
+
+def test_a_transform_that_is_zero_certifies_nothing() -> None:
+    A = _problem("one").data.A
+    problem = Problem(LeastSquares(A, jnp.ones(50)), Term(L1(0.1), 0.0 * DCT(SHAPE)))
+    s = solve(problem, DouglasRachford(), max_steps=20)
+    assert np.isinf(s.gap) and np.isfinite(s.value).all()
+
+
 def test_where_it_is_no_matrix_the_problem_stays() -> None:
     blocks, one = _problem("blocks"), _problem("one")
     A, y, g = blocks.data.A, blocks.data.y, L1(0.1)
