@@ -119,7 +119,7 @@ def test_in_float32_the_rounding_of_the_inverse_does_no_harm(kind: str) -> None:
     y = A(jnp.asarray(np.kron(rng.random((4, 4)), np.ones((4, 2))), "f4"))
     W = Wavelet(SHAPE, "haar")
     weight = 3e-4 * jnp.max(jnp.abs(W(A.adjoint(y))))
-    s = solve(Problem(LeastSquares(A, y), Term(L1(weight), W)), DouglasRachford(), gap=1e-4).check()
+    s = solve(Problem(LeastSquares(A, y), Term(L1(weight), W)), DouglasRachford(), gap=1e-3).check()
     assert int(s.steps) < 1000  # by x' = v - A.H M (A v - y) / c it comes to rest beside the optimum
 
 
