@@ -3,20 +3,23 @@
     (A.H w A + C.H d C) x = A.H w y + C.H d C mean
 
 The unknowns are the coefficients `c = C (x - mean)`: there the prior is diagonal, an iteration costs one transform and
-one inverse, and `1 / (mean(A.H w A) + d)` is the preconditioner. An item whose residual has vanished takes zero steps
-from then on, so that others of its batch can go on without it becoming NaN.
+one inverse, and `1 / (mean(A.H w A) + d)` is the preconditioner. An item whose residual is down to rounding takes zero
+steps from then on: others of its batch go on without it becoming NaN, and where the system has no full rank it keeps
+the least solution, which further steps along rounding would leave for numbers of any size.
 """
 
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from emjax._pytree import pytree_dataclass, static
 from emjax.functionals import LeastSquares, Quadratic
 from emjax.operators import Identity, LinearOperator
 from emjax.solvers.certificate import Certificate, from_primal
 from emjax.solvers.problem import Problem
+
+ROUNDING = 16  # of the recursion of the residual, in units of the machine's, relative to the right-hand side
 
 
 class Plan(NamedTuple):
@@ -26,6 +29,7 @@ class Plan(NamedTuple):
     mean: Array
     rhs: Array  # in the domain of the coefficients
     inverse: Array  # the preconditioner
+    rounding: Array  # <r, inverse r> of a residual that is none
 
 
 class State(NamedTuple):
@@ -65,7 +69,9 @@ class PCG:
         diagonal = data.gram_diagonal()
         level = data.lipschitz() if diagonal is None else jnp.mean(jnp.broadcast_to(diagonal, problem.in_shape))
         scale = level + d
-        return Plan(problem, C, d.astype(rhs.dtype), mean, rhs, (1 / jnp.where(scale > 0, scale, 1)).astype(rhs.dtype))
+        inverse = (1 / jnp.where(scale > 0, scale, 1)).astype(rhs.dtype)
+        rounding = (ROUNDING * float(jnp.finfo(rhs.dtype).eps)) ** 2 * _dot(rhs, inverse * rhs)
+        return Plan(problem, C, d.astype(rhs.dtype), mean, rhs, inverse, lax.stop_gradient(rounding))
 
     def apply(self, plan: Plan, c: Array) -> Array:
         """The symmetric system, of coefficients."""
@@ -91,7 +97,7 @@ class PCG:
     def step(self, plan: Plan, state: State, last: Any = False) -> State:
         applied = self.apply(plan, state.direction)
         curvature = _dot(state.direction, applied)
-        alive = (curvature > 0) & (state.rz > 0)
+        alive = (curvature > 0) & (state.rz > plan.rounding)
         alpha = jnp.where(alive, state.rz / jnp.where(alive, curvature, 1), 0)
         residual = state.residual - alpha * applied
         z = plan.inverse * residual

@@ -120,6 +120,22 @@ def test_weights_of_a_trace_below_zero_or_nan_have_a_status(name: str) -> None:
     assert bool(jnp.isfinite(run(0.1).value).all()) and run(0.1).status != Status.NON_FINITE
 
 
+@pytest.mark.parametrize("name", ["FISTA", "FISTA, ball", "DouglasRachford", "PDHG", "PCG", "ADMM", "CondatVu"])
+def test_weights_of_zero_and_infinity(name: str) -> None:
+    """Without a weight the measurements are met; an infinite one leaves nothing, or is no number to work with."""
+    make, solver = CASES[name]
+    run = jax.jit(lambda w: solve(make(w=w), solver, gap=1e-2, max_steps=1000))
+    free, endless = run(0.0), run(np.inf)
+    np.testing.assert_allclose(MATRIX @ np.asarray(free.value), Y, atol=0.03)
+    assert float(jnp.linalg.norm(free.value)) < 2 * np.linalg.norm(X)
+    if make in (l1, inside):
+        assert endless.status == Status.CONVERGED and bool((endless.value == 0).all())
+    else:
+        assert endless.status == Status.NON_FINITE
+        with pytest.raises(RuntimeError, match="weights that are NaN, infinite"):
+            endless.check()
+
+
 def test_complex_items() -> None:
     """Complex measurements of a real matrix are both its parts; a box has no order for them."""
     both = (Y + 1j * Y).astype("c8")
