@@ -111,7 +111,9 @@ def test_what_is_refused(make: Any, solver: Any) -> None:
                 solve(make(), kind(inner_steps=value, **settings))
 
 
-@pytest.mark.parametrize("name", ["FISTA", "FISTA, ball", "DouglasRachford", "ParetoRoot", "PDHG", "PDHG, ball", "ADMM", "CondatVu"])
+@pytest.mark.parametrize(
+    "name", ["FISTA", "FISTA, ball", "DouglasRachford", "ParetoRoot", "PDHG", "PDHG, ball", "ADMM", "CondatVu"]
+)
 def test_weights_of_a_trace_below_zero_or_nan_have_a_status(name: str) -> None:
     make, solver = CASES[name]
     run = jax.jit(lambda w: solve(make(w=w), solver, gap=1e-2, max_steps=300))
