@@ -4,8 +4,9 @@
 
 The unknowns are the coefficients `c = C (x - mean)`: there the prior is diagonal, an iteration costs one transform and
 one inverse, and `1 / (mean(A.H w A) + d)` is the preconditioner. An item whose residual is down to rounding takes zero
-steps from then on: others of its batch go on without it becoming NaN, and where the system has no full rank it keeps
-the least solution, which further steps along rounding would leave for numbers of any size.
+steps from then on: others of its batch go on without it becoming NaN. Where the system is not diagonal in pixels, the
+residual is `A.H w` of what is left unexplained (CGLS, Hestenes and Stiefel 1952): carried along by itself it would
+leave the range of `A.H` by rounding, and without full rank `c` would grow along that without end.
 """
 
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from emjax.operators import Identity, LinearOperator
 from emjax.solvers.certificate import Certificate, from_primal
 from emjax.solvers.problem import Problem
 
-ROUNDING = 16  # of the recursion of the residual, in units of the machine's, relative to the right-hand side
+ROUNDING = 4  # of the recursion of the residual, in units of the machine's, relative to the right-hand side
 
 
 class Plan(NamedTuple):
@@ -37,6 +38,7 @@ class State(NamedTuple):
     residual: Array
     direction: Array
     rz: Array
+    unexplained: Array | None  # y - A x, where A.H w A is not diagonal
 
 
 @pytree_dataclass
@@ -86,24 +88,43 @@ class PCG:
         return self._from(plan, c)
 
     def _from(self, plan: Plan, c: Array) -> State:
-        residual = plan.rhs - self.apply(plan, c)
+        data = plan.problem.least_squares
+        left = None
+        if data.gram_diagonal() is None:
+            left = data.y - data.A.forward(plan.mean + plan.C.adjoint(c))
+        residual = plan.rhs - self.apply(plan, c) if left is None else self._back(plan, left, c)
         direction = plan.inverse * residual
-        return State(c, residual, direction, _dot(residual, direction))
+        return State(c, residual, direction, _dot(residual, direction), left)
+
+    def _back(self, plan: Plan, left: Array, c: Array) -> Array:
+        """The residual from what is left unexplained: in the range of `A.H` but for its own rounding, and so is `c`."""
+        data = plan.problem.least_squares
+        return (plan.C.forward(data.A.adjoint(data.weighted(left))) - plan.d * c).astype(plan.rhs.dtype)
 
     def resume(self, plan: Plan, state: State) -> State:
         """The state of a neighbouring problem as a start: the residual belongs to the new one."""
         return self._from(plan, state.c)
 
     def step(self, plan: Plan, state: State, last: Any = False) -> State:
-        applied = self.apply(plan, state.direction)
-        curvature = _dot(state.direction, applied)
+        data, left = plan.problem.least_squares, state.unexplained
+        if left is None:
+            applied = self.apply(plan, state.direction)
+            curvature = _dot(state.direction, applied)
+        else:
+            seen = data.A.forward(plan.C.adjoint(state.direction))
+            curvature = _dot(seen, data.weighted(seen)) + _dot(state.direction, plan.d * state.direction)
         alive = (curvature > 0) & (state.rz > plan.rounding)
         alpha = jnp.where(alive, state.rz / jnp.where(alive, curvature, 1), 0)
-        residual = state.residual - alpha * applied
+        c = state.c + alpha * state.direction
+        if left is None:
+            residual = state.residual - alpha * applied
+        else:
+            left = left - alpha * seen
+            residual = self._back(plan, left, c)
         z = plan.inverse * residual
         rz = _dot(residual, z)
         beta = jnp.where(alive, rz / jnp.where(alive, state.rz, 1), 0)
-        return State(state.c + alpha * state.direction, residual, z + beta * state.direction, rz)
+        return State(c, residual, z + beta * state.direction, rz, left)
 
     def point(self, state: State) -> Array:
         return state.c

@@ -82,10 +82,10 @@ def test_quadratic_against_the_normal_equations() -> None:
 def test_without_full_rank_conjugate_gradients_stay_at_the_least_solution(dtype: str) -> None:
     """Fewer measurements than unknowns, rows twice, a poor condition: what NumPy's pseudo-inverse gives."""
     rng = np.random.default_rng(0)
-    u, s, v = np.linalg.svd(rng.standard_normal((3, 12, 40)), full_matrices=False)
-    s[1], s[2, 6:] = np.geomspace(1, 0.02, 12), 0
+    u, s, v = np.linalg.svd(rng.standard_normal((3, 24, 30)), full_matrices=False)
+    s[1], s[2, 6:] = np.geomspace(1, 0.02, 24), 0
     matrices = ((u * s[:, None]) @ v).astype(dtype)
-    ys = np.einsum("bij,bj->bi", matrices, rng.standard_normal((3, 40))).astype(dtype)
+    ys = np.einsum("bij,bj->bi", matrices, rng.standard_normal((3, 30))).astype(dtype)
     with x64():
         found = solve(Problem(LeastSquares(Dense(matrices), ys)), max_steps=500)
         assert found.solver == "PCG" and bool((found.residual == 0).all())
