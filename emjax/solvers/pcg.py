@@ -31,6 +31,7 @@ class Plan(NamedTuple):
     rhs: Array  # in the domain of the coefficients
     inverse: Array  # the preconditioner
     rounding: Array  # <r, inverse r> of a residual that is none
+    target: Array | None  # y - A mean, where A.H w A is not diagonal; without it `rhs` may be any
 
 
 class State(NamedTuple):
@@ -38,7 +39,7 @@ class State(NamedTuple):
     residual: Array
     direction: Array
     rz: Array
-    unexplained: Array | None  # y - A x, where A.H w A is not diagonal
+    unexplained: Array | None  # y - A x, where the plan has a target
 
 
 @pytree_dataclass
@@ -66,14 +67,15 @@ class PCG:
         else:
             C, d, mean = Identity(problem.in_shape), jnp.zeros((), rhs.dtype), jnp.zeros(problem.in_shape, rhs.dtype)
         # rhs - H mean without the rounding of the prior's share, which cancels.
-        weighted = data.weighted(data.y - data.A.forward(mean))
-        rhs = C.forward(data.A.adjoint(weighted))
+        target = data.y - data.A.forward(mean)
+        rhs = C.forward(data.A.adjoint(data.weighted(target)))
         diagonal = data.gram_diagonal()
         level = data.lipschitz() if diagonal is None else jnp.mean(jnp.broadcast_to(diagonal, problem.in_shape))
         scale = level + d
         inverse = (1 / jnp.where(scale > 0, scale, 1)).astype(rhs.dtype)
         rounding = (ROUNDING * float(jnp.finfo(rhs.dtype).eps)) ** 2 * _dot(rhs, inverse * rhs)
-        return Plan(problem, C, d.astype(rhs.dtype), mean, rhs, inverse, lax.stop_gradient(rounding))
+        kept = None if diagonal is not None else target
+        return Plan(problem, C, d.astype(rhs.dtype), mean, rhs, inverse, lax.stop_gradient(rounding), kept)
 
     def apply(self, plan: Plan, c: Array) -> Array:
         """The symmetric system, of coefficients."""
@@ -88,10 +90,9 @@ class PCG:
         return self._from(plan, c)
 
     def _from(self, plan: Plan, c: Array) -> State:
-        data = plan.problem.least_squares
         left = None
-        if data.gram_diagonal() is None:
-            left = data.y - data.A.forward(plan.mean + plan.C.adjoint(c))
+        if plan.target is not None:
+            left = plan.target - plan.problem.data.A.forward(plan.C.adjoint(c))
         residual = plan.rhs - self.apply(plan, c) if left is None else self._back(plan, left, c)
         direction = plan.inverse * residual
         return State(c, residual, direction, _dot(residual, direction), left)
