@@ -8,7 +8,7 @@ their own mean squared error over a grid. Both are judged on phantoms that neith
 
     python benchmarks/learned_weight.py -o benchmarks/results/learned_weight.json [--quick]
 
-Needs optax (`pip install emjax[train]`). Exits with 1 where the learned weight does not win on the held-out phantoms.
+Exits with 1 where the learned weight does not win on the held-out phantoms.
 """
 
 import argparse

@@ -77,10 +77,58 @@ def command(result: dict[str, Any]) -> dict[str, Any]:
     return {"columns": ["figure", "value", "bar"], "rows": rows}
 
 
+def recovery_probability(result: dict[str, Any]) -> dict[str, Any]:
+    """What has a bar in theory; the curves are in the picture."""
+    verdict, bars = result["verdict"], result["settings"]["bars"]
+    low, high = bars["stability_slope"]
+    named = [
+        (
+            "half of the l1 recoveries, from the Donoho-Tanner curve: largest distance in rho",
+            "transition_distance",
+            f"at most {bars['transition_distance']}",
+        ),
+        ("seconds of that diagram", "diagram_seconds", "at most 900"),
+        (
+            "AMP's error at an iteration, from state evolution: largest share",
+            "evolution_error",
+            f"at most {bars['evolution_error']}",
+        ),
+        (
+            "AMP and basis pursuit denoising, from their LASSO: largest share",
+            "agreement",
+            f"at most {bars['agreement']}",
+        ),
+        ("error against the size of the noise: log-log slope", "stability_slope", f"{low} to {high}"),
+    ]
+    return {
+        "columns": ["figure", "value", "bar"],
+        "rows": [[text, verdict[key]["value"], bar] for text, key, bar in named],
+    }
+
+
+def references(result: dict[str, Any]) -> dict[str, Any]:
+    """The worst difference of the convex problems, and how many supports of the greedy methods agree."""
+    rows = result["comparisons"]
+    greedy = [row for row in rows if "same_support" in row]
+    convex = [row for row in rows if "same_support" not in row]
+    worst = max(row["largest_difference"] for row in convex)
+    same, problems = (sum(row[key] for row in greedy) for key in ("same_support", "problems"))
+    count = min(row["problems"] for row in rows)
+    return {
+        "columns": ["comparisons", "problems each", "figure", "value", "bar"],
+        "rows": [
+            [f"{len(convex)} of objectives", count, "largest relative difference", worst, f"at most {result['bar']:g}"],
+            [f"{len(greedy)} of supports", count, "supports that are the same", f"{same} of {problems}", "all"],
+        ],
+    }
+
+
 SUMMARIES = {
     "adaptive_scan": psnr_by_method,
     "command": command,
     "operators": operators,
+    "recovery_probability": recovery_probability,
+    "references": references,
     "solvers": solvers,
     "sparse_scans": psnr_by_method,
 }

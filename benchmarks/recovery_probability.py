@@ -10,8 +10,9 @@ The classical figures of compressive sensing:
 - stability: the error of basis pursuit denoising against the size of the noise, over two decades; its slope.
 - sparse: every method on signals of N = 256 with k = 20 entries, Gaussian matrices, M from small to large.
   Success: a relative error below 1e-2.
-- patches: every method on 32 x 32 patches of synthetic tissue, and of real EM images where the data is there, Gaussian
-  matrices; sparse in wavelets (db2). Success: a PSNR of 25 dB or more.
+- patches: 32 x 32 patches of synthetic tissue, and of real EM images where the data is there, Gaussian matrices; sparse
+  in wavelets (db2). Convex and greedy methods, AMP with a wavelet denoiser (D-AMP), learned ones; CoSaMP, IHT and VAMP
+  are left out. Success: a PSNR of 25 dB or more, which learned ones reach from the fewest measurements on.
 
 A point of the last two is one compiled call of all its trials. Intervals are Wilson's, 95 %.
 

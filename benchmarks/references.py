@@ -1,9 +1,10 @@
 """Does every solver find what independent implementations find?
 
 Twenty random problems each, in float64. Convex problems: the objective against scikit-learn (LASSO), SPGL1 (basis
-pursuit denoising and the l1 ball), or CVXPY with Clarabel (all else), relative to it; it may be lower, since those
-stop at tolerances of their own, but not by more than their bar. Greedy methods: the support, and the values, against
-scikit-learn (OMP) or the published algorithm in a few lines of NumPy.
+pursuit denoising and the l1 ball), NumPy (quadratic ones), or CVXPY with Clarabel (all else), relative to it; it may be
+lower, since those stop at tolerances of their own, but not by more than the bar. Greedy methods: the support, and the
+values, against scikit-learn (OMP) or the published algorithm in a few lines of NumPy. Plug-and-play, counts, AMP and
+D-AMP step by step have theirs, twenty problems each, in the tests.
 
     python benchmarks/references.py -o benchmarks/results/references.json [--quick] [--only TGV]
 
@@ -29,13 +30,14 @@ import spgl1
 from sklearn.linear_model import Lasso as SklearnLasso
 from sklearn.linear_model import OrthogonalMatchingPursuit
 
-from emjax import L1, TGV, TV, Box, L1Ball, L2Ball, LeastSquares, Problem, Term, solve
+from emjax import L1, TGV, TV, Box, L1Ball, L2Ball, LeastSquares, Problem, Quadratic, Term, solve
 from emjax.operators import DCT, Dense, PixelSampling
 from emjax.reconstructors import AMP, HTP, IHT, OMP, VAMP, BasisPursuit, CoSaMP, Lasso, ReweightedL1, SoftThreshold
-from emjax.solvers import ADMM, FISTA, PDHG, CondatVu, ParetoRoot
+from emjax.solvers import ADMM, FISTA, PCG, PDHG, CondatVu, DouglasRachford, ParetoRoot
 
 BAR = 1e-5
 TGV_WEIGHT, TGV_RATIO = 0.05, 0.7
+CURVATURE = np.geomspace(0.01, 10, 64).reshape(8, 8)
 M, N, K = 40, 80, 6
 
 
@@ -135,6 +137,14 @@ def cvx_second_order(d: Draw) -> float:
     x = z[:64]
     data = 0.5 * cp.sum_squares(cp.multiply(d.mask.ravel(), x - d.image.ravel()))
     return clarabel(data + parts[0] + parts[1], (x >= 0, x <= 1))
+
+
+def numpy_field(d: Draw) -> float:
+    """Pixels and a quadratic prior of the DCT, by the normal equations."""
+    C = np.asarray(DCT((8, 8))(np.eye(64).reshape(-1, 8, 8))).reshape(64, 64).T
+    prior, y = C.T * CURVATURE.ravel() @ C, (d.mask * d.image).ravel()
+    x = np.linalg.solve(np.diag(d.mask.ravel()) + prior, y)
+    return float(0.5 * np.sum(d.mask.ravel() * (x - d.image.ravel()) ** 2) + 0.5 * x @ prior @ x)
 
 
 def reweighted(d: Draw, inner: Callable[[np.ndarray], np.ndarray], rounds: int, offset: float) -> np.ndarray:
@@ -267,6 +277,10 @@ def convex(draws: list[Draw]) -> dict[str, Callable[[], Objectives]]:
         problem = second_order(stacked(draws, "mask"), stacked(draws, "mask") * stacked(draws, "image"))
         return optimum(problem, PDHG(), 1e-6), cvx_second_order
 
+    def field() -> Objectives:
+        data = LeastSquares(PixelSampling(stacked(draws, "mask")), stacked(draws, "mask") * stacked(draws, "image"))
+        return optimum(Problem(data, Quadratic(DCT((8, 8)), CURVATURE)), PCG(), 1e-12), numpy_field
+
     def answers(found: Any, objective: Callable[[Draw, np.ndarray], float], reference: Any) -> Callable[[], Objectives]:
         def run() -> Objectives:
             x = np.asarray(found())
@@ -294,6 +308,7 @@ def convex(draws: list[Draw]) -> dict[str, Callable[[], Objectives]]:
     constrained_again = ReweightedL1(constrained, rounds=rounds, offset=offset)
     return {
         "LASSO, FISTA, scikit-learn": lasso(FISTA()),
+        "LASSO, DouglasRachford, scikit-learn": lasso(DouglasRachford()),
         "LASSO, Lasso(), scikit-learn": answers(
             lambda: Lasso(weight, gap=1e-10, max_steps=50_000)(y, A),
             penalised,
@@ -321,6 +336,7 @@ def convex(draws: list[Draw]) -> dict[str, Callable[[], Objectives]]:
         "TV, l1 and box, ADMM, CVXPY": image(ADMM()),
         "TV, l1 and box, CondatVu, CVXPY": image(CondatVu()),
         "TGV and box, PDHG, CVXPY": smooth,
+        "quadratic, PCG, NumPy": field,
         "AMP's fixed point, scikit-learn": fixed_point(AMP(SoftThreshold(2.0), iterations=1000), amp_weights),
         "AMP's fixed point, damped, scikit-learn": fixed_point(
             AMP(SoftThreshold(2.0), iterations=3000, damping=0.5), amp_weights

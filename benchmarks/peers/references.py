@@ -4,7 +4,8 @@
 
 Total variation: `z = D x`, and where pixels are missing `w = x` too, which carries the data; the DCT solves for x.
 Wavelet and blocks: `z = W x`, and the data's resolvent has a closed form (`T` unitary) or one Cholesky factor.
-Source: Boyd et al. 2011. It shares no code with emjax, and no algorithm with what emjax takes here (PDHG, FISTA).
+Source: Boyd et al. 2011. It shares no code with emjax; for total variation no algorithm either (PDHG), for l1 that of
+Douglas-Rachford, which is ADMM in other variables.
 """
 
 from collections.abc import Callable

@@ -154,7 +154,7 @@ def reached(row: dict[str, float], target: str) -> bool:
 
 
 def memory() -> float:
-    """The largest resident size so far, MiB."""
+    """The largest resident size so far, MiB: what a solve adds to it is 0 where it needs less than loading did."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -166,12 +166,16 @@ def serve(prepare: Callable[[Instance], Prepared]) -> None:
     parser.add_argument("--counts", help="count,count,...: run these once each; without it, search")
     parser.add_argument("--start", help="count,count,...: run these first, and begin the ladder at the last")
     parser.add_argument("--coarse", action="store_true", help="small steps up the ladder, and no refinement")
+    parser.add_argument("--floor", action="store_true", help="measure nothing but what limits an iteration")
     parser.add_argument("--limit", type=float, default=60.0, help="seconds of one solve at which the ladder ends")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")  # of iteration limits, which are the point here
     instance = load(arguments.instance)
     before = memory()
     prepared = prepare(instance)
+    if arguments.floor:
+        arguments.output.write_text(json.dumps(prepared.floor() if prepared.floor else {}))
+        return
     bench = Bench(instance, prepared)
     report: dict[str, Any] = {"certified": bench.certify() if prepared.certified else []}
     if arguments.counts is None:

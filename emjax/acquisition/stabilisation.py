@@ -43,8 +43,8 @@ def stabilise(y: Array, noise: Noise) -> Array:
     # (2 / g) (sqrt(r) - sigma) without its cancellation; where r < 0 it stays at -2 sigma / g.
     y = jnp.where(counting, jnp.maximum(y, -(0.375 * g + sigma**2 / g)), y)
     r = jnp.maximum(gain * y + 0.375 * gain**2 + sigma**2, 0)
-    bottom = jnp.sqrt(r) + sigma
-    return 2 * (y + 0.375 * gain) / bottom
+    bottom = jnp.sqrt(r) + sigma  # zero for counts below zero where nothing is read out
+    return 2 * (y + 0.375 * gain) / jnp.where(bottom == 0, 1, bottom)
 
 
 def asymptotic_inverse(d: Array, noise: Noise) -> Array:

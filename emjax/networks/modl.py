@@ -88,7 +88,7 @@ def _conjugate_gradients(data: LeastSquares, prior: Quadratic, steps: int) -> Ar
     plan = solver.prepare(Problem(data, prior))
 
     def solve(_: object, rhs: Array) -> Array:
-        there = plan._replace(rhs=rhs)
+        there = plan._replace(rhs=rhs, target=None, rounding=jnp.zeros_like(plan.rounding))  # any right-hand side
         first = solver.init(there, None)
         return solver.point(lax.fori_loop(0, steps, lambda _, state: solver.step(there, state), first))
 

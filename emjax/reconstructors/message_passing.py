@@ -220,9 +220,10 @@ class AMP(Reconstructor):
 class VAMP(Reconstructor):
     """Vector AMP: for matrices with any singular values and random right singular vectors.
 
-    Alternates the denoiser with linear estimation, `(A.H A / s^2 + g I)^-1`, exact through one eigendecomposition of
-    the smaller Gram matrix (or in closed form for orthonormal rows). noise_sigma: the standard deviation of the noise.
-    Where the iteration diverges, as it may for other matrices, the guess with the smallest residual is returned.
+    Alternates the denoiser with linear estimation, `(A.H A / s^2 + g I)^-1`, exact through one singular value
+    decomposition (or in closed form for orthonormal rows; ValueError for other operators). noise_sigma: the standard
+    deviation of the noise, where a call does not name it. Where the iteration diverges, as it may for other matrices,
+    the guess with the smallest residual is returned.
     Source: Rangan, Schniter, Fletcher 2019, algorithm 3.
     """
 

@@ -143,8 +143,9 @@ class BasisPursuit(SparseMethod):
 class ReweightedL1(Reconstructor):
     """Iteratively reweighted l1: large coefficients are punished less and less, so that fewer measurements do.
 
-    method: `BasisPursuit` or `Lasso`, for the first round and `rounds` more. offset: `d` over the largest coefficient
-    of the first round; somewhat less than the smallest that is to be found.
+    method: `BasisPursuit` or `Lasso`, for the first round and `rounds` more; with its `gradient` the answer has forward
+    derivatives (`jax.jvp`, `jax.jacfwd`), no reverse ones, for the number of rounds is a value. offset: `d` over the
+    largest coefficient of the first round; somewhat less than the smallest that is to be found.
     Source: Candès, Wakin, Boyd 2008.
     """
 

@@ -168,7 +168,7 @@ class TotalGeneralisedVariation(TotalVariation):
         return (_widened(data),)
 
     def _flat(self, y: Array, A: LinearOperator) -> Array:
-        return jnp.full((), jnp.nan, y.dtype)  # the best plane, which nobody asks for
+        return jnp.full((), jnp.nan, y.real.dtype)  # the best plane, which nobody asks for
 
 
 @pytree_dataclass

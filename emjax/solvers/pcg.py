@@ -3,20 +3,24 @@
     (A.H w A + C.H d C) x = A.H w y + C.H d C mean
 
 The unknowns are the coefficients `c = C (x - mean)`: there the prior is diagonal, an iteration costs one transform and
-one inverse, and `1 / (mean(A.H w A) + d)` is the preconditioner. An item whose residual has vanished takes zero steps
-from then on, so that others of its batch can go on without it becoming NaN.
+one inverse, and `1 / (mean(A.H w A) + d)` is the preconditioner. An item whose residual is down to rounding takes zero
+steps from then on: others of its batch go on without it becoming NaN. Where the system is not diagonal in pixels, the
+residual is `A.H w` of what is left unexplained (CGLS, Hestenes and Stiefel 1952): carried along by itself it would
+leave the range of `A.H` by rounding, and without full rank `c` would grow along that without end.
 """
 
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from emjax._pytree import pytree_dataclass, static
 from emjax.functionals import LeastSquares, Quadratic
 from emjax.operators import Identity, LinearOperator
 from emjax.solvers.certificate import Certificate, from_primal
 from emjax.solvers.problem import Problem
+
+ROUNDING = 4  # of the recursion of the residual, in units of the machine's, relative to the right-hand side
 
 
 class Plan(NamedTuple):
@@ -26,6 +30,8 @@ class Plan(NamedTuple):
     mean: Array
     rhs: Array  # in the domain of the coefficients
     inverse: Array  # the preconditioner
+    rounding: Array  # <r, inverse r> of a residual that is none
+    target: Array | None  # y - A mean, where A.H w A is not diagonal; without it `rhs` may be any
 
 
 class State(NamedTuple):
@@ -33,6 +39,7 @@ class State(NamedTuple):
     residual: Array
     direction: Array
     rz: Array
+    unexplained: Array | None  # y - A x, where the plan has a target
 
 
 @pytree_dataclass
@@ -60,12 +67,15 @@ class PCG:
         else:
             C, d, mean = Identity(problem.in_shape), jnp.zeros((), rhs.dtype), jnp.zeros(problem.in_shape, rhs.dtype)
         # rhs - H mean without the rounding of the prior's share, which cancels.
-        weighted = data.weighted(data.y - data.A.forward(mean))
-        rhs = C.forward(data.A.adjoint(weighted))
+        target = data.y - data.A.forward(mean)
+        rhs = C.forward(data.A.adjoint(data.weighted(target)))
         diagonal = data.gram_diagonal()
         level = data.lipschitz() if diagonal is None else jnp.mean(jnp.broadcast_to(diagonal, problem.in_shape))
         scale = level + d
-        return Plan(problem, C, d.astype(rhs.dtype), mean, rhs, (1 / jnp.where(scale > 0, scale, 1)).astype(rhs.dtype))
+        inverse = (1 / jnp.where(scale > 0, scale, 1)).astype(rhs.dtype)
+        rounding = (ROUNDING * float(jnp.finfo(rhs.dtype).eps)) ** 2 * _dot(rhs, inverse * rhs)
+        kept = None if diagonal is not None else target
+        return Plan(problem, C, d.astype(rhs.dtype), mean, rhs, inverse, lax.stop_gradient(rounding), kept)
 
     def apply(self, plan: Plan, c: Array) -> Array:
         """The symmetric system, of coefficients."""
@@ -80,24 +90,42 @@ class PCG:
         return self._from(plan, c)
 
     def _from(self, plan: Plan, c: Array) -> State:
-        residual = plan.rhs - self.apply(plan, c)
+        left = None
+        if plan.target is not None:
+            left = plan.target - plan.problem.data.A.forward(plan.C.adjoint(c))
+        residual = plan.rhs - self.apply(plan, c) if left is None else self._back(plan, left, c)
         direction = plan.inverse * residual
-        return State(c, residual, direction, _dot(residual, direction))
+        return State(c, residual, direction, _dot(residual, direction), left)
+
+    def _back(self, plan: Plan, left: Array, c: Array) -> Array:
+        """The residual from what is left unexplained: in the range of `A.H` but for its own rounding, and so is `c`."""
+        data = plan.problem.least_squares
+        return (plan.C.forward(data.A.adjoint(data.weighted(left))) - plan.d * c).astype(plan.rhs.dtype)
 
     def resume(self, plan: Plan, state: State) -> State:
         """The state of a neighbouring problem as a start: the residual belongs to the new one."""
         return self._from(plan, state.c)
 
     def step(self, plan: Plan, state: State, last: Any = False) -> State:
-        applied = self.apply(plan, state.direction)
-        curvature = _dot(state.direction, applied)
-        alive = (curvature > 0) & (state.rz > 0)
+        data, left = plan.problem.least_squares, state.unexplained
+        if left is None:
+            applied = self.apply(plan, state.direction)
+            curvature = _dot(state.direction, applied)
+        else:
+            seen = data.A.forward(plan.C.adjoint(state.direction))
+            curvature = _dot(seen, data.weighted(seen)) + _dot(state.direction, plan.d * state.direction)
+        alive = (curvature > 0) & (state.rz > plan.rounding)
         alpha = jnp.where(alive, state.rz / jnp.where(alive, curvature, 1), 0)
-        residual = state.residual - alpha * applied
+        c = state.c + alpha * state.direction
+        if left is None:
+            residual = state.residual - alpha * applied
+        else:
+            left = left - alpha * seen
+            residual = self._back(plan, left, c)
         z = plan.inverse * residual
         rz = _dot(residual, z)
         beta = jnp.where(alive, rz / jnp.where(alive, state.rz, 1), 0)
-        return State(state.c + alpha * state.direction, residual, z + beta * state.direction, rz)
+        return State(c, residual, z + beta * state.direction, rz, left)
 
     def point(self, state: State) -> Array:
         return state.c

@@ -88,7 +88,7 @@ def pseudo_inverse(A: LinearOperator, y: Array, steps: int = 100) -> Array:
         return A.adjoint(y) / c
     if isinstance(A, PixelSampling):
         return jnp.where(A.mask != 0, y / jnp.where(A.mask != 0, A.mask, 1), 0)
-    # From zero on the iterates of the normal equations stay in the row space, until rounding takes them out of it.
+    # From zero on the iterates stay in the row space; what is nearly lost there is not worth its noise.
     solver = PCG()
     plan = solver.prepare(Problem(LeastSquares(A, y)))
     first = solver.init(plan, jnp.zeros(A.in_shape, plan.rhs.dtype))

@@ -56,6 +56,7 @@ def test_levels_of_any_kind() -> None:
     np.testing.assert_allclose(stabilise(y, Noise(1e-6, 0.5)), y / 0.5, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(unbiased_inverse(y / 0.5, Noise(1e-6, 0.5))[2:], y[2:], rtol=1e-3)
     np.testing.assert_allclose(stabilise(y[1:], Noise(1.0)), 2 * np.sqrt(np.asarray(y[1:]) + 0.375), rtol=1e-6)
+    np.testing.assert_allclose(stabilise(jnp.asarray([-2.0, -0.375]), Noise(1.0)), 0, atol=1e-3)  # no counts
     assert float(unbiased_inverse(jnp.asarray(0.1), Noise(1.0))) == 0  # below the mean of no electron at all
     # What the constructor refuses may still come traced.
     both = jax.jit(lambda *levels: (stabilise(y, Noise(*levels)), unbiased_inverse(y, Noise(*levels))))

@@ -192,5 +192,8 @@ def test_derivatives_are_those_of_the_solve() -> None:
         found, wanted = (jax.jit(jax.grad(f, argnums=(0, 1, 2)))(*at) for f in (by_method, by_solve))
         for a, b in zip(found, wanted, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-6 * np.abs(b).max())
+        again = jax.jit(lambda w: ReweightedL1(Lasso(w, **settings), rounds=1)(at[0][0], Dense(at[1])).sum())
+        slope = float(again(0.05 + 1e-6) - again(0.05 - 1e-6)) / 2e-6
+        assert float(jax.jit(jax.jacfwd(again))(0.05)) == pytest.approx(slope, rel=1e-4)
     with pytest.raises(ValueError, match="has no derivative as it stands"):
         jax.grad(lambda w: Lasso(w)(Y[0], A).sum())(0.1)

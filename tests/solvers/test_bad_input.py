@@ -9,7 +9,7 @@ import pytest
 
 from emjax import L1, TV, Box, L1Ball, L2Ball, LeastSquares, PoissonLikelihood, Problem, Quadratic, Status, solve
 from emjax.operators import DCT, Dense
-from emjax.solvers import ADMM, FISTA, HQS, PCG, PDHG, RED, CondatVu, ParetoRoot, PnPADMM, PnPPGD
+from emjax.solvers import ADMM, FISTA, HQS, PCG, PDHG, RED, CondatVu, DouglasRachford, ParetoRoot, PnPADMM, PnPPGD
 
 M, N = 12, 20
 RNG = np.random.default_rng(0)
@@ -51,6 +51,7 @@ def alone(y: Any = Y, w: Any = 1.0, A: Any = A) -> Problem:
 CASES: dict[str, tuple[Any, Any]] = {
     "FISTA": (l1, FISTA()),
     "FISTA, ball": (inside, FISTA()),
+    "DouglasRachford": (l1, DouglasRachford()),
     "ParetoRoot": (near, ParetoRoot()),
     "PDHG": (tv, PDHG()),
     "PDHG, ball": (near, PDHG()),
@@ -110,13 +111,31 @@ def test_what_is_refused(make: Any, solver: Any) -> None:
                 solve(make(), kind(inner_steps=value, **settings))
 
 
-@pytest.mark.parametrize("name", ["FISTA", "FISTA, ball", "ParetoRoot", "PDHG", "PDHG, ball", "ADMM", "CondatVu"])
+@pytest.mark.parametrize(
+    "name", ["FISTA", "FISTA, ball", "DouglasRachford", "ParetoRoot", "PDHG", "PDHG, ball", "ADMM", "CondatVu"]
+)
 def test_weights_of_a_trace_below_zero_or_nan_have_a_status(name: str) -> None:
     make, solver = CASES[name]
     run = jax.jit(lambda w: solve(make(w=w), solver, gap=1e-2, max_steps=300))
     for w in (-0.1, np.nan):
         assert run(w).status == Status.NON_FINITE
     assert bool(jnp.isfinite(run(0.1).value).all()) and run(0.1).status != Status.NON_FINITE
+
+
+@pytest.mark.parametrize("name", ["FISTA", "FISTA, ball", "DouglasRachford", "PDHG", "PCG", "ADMM", "CondatVu"])
+def test_weights_of_zero_and_infinity(name: str) -> None:
+    """Without a weight the measurements are met; an infinite one leaves nothing, or is no number to work with."""
+    make, solver = CASES[name]
+    run = jax.jit(lambda w: solve(make(w=w), solver, gap=1e-2, max_steps=1000))
+    free, endless = run(0.0), run(np.inf)
+    np.testing.assert_allclose(MATRIX @ np.asarray(free.value), Y, atol=0.03)
+    assert float(jnp.linalg.norm(free.value)) < 2 * np.linalg.norm(X)
+    if make in (l1, inside):
+        assert endless.status == Status.CONVERGED and bool((endless.value == 0).all())
+    else:
+        assert endless.status == Status.NON_FINITE
+        with pytest.raises(RuntimeError, match="weights that are NaN, infinite"):
+            endless.check()
 
 
 def test_complex_items() -> None:

@@ -11,7 +11,7 @@ import scipy.fft
 import scipy.optimize
 
 from emjax import L1, TV, Box, LeastSquares, Problem, Quadratic, Status, Term, solve
-from emjax.operators import DCT, Blur, PixelSampling, Wavelet
+from emjax.operators import DCT, Blur, Dense, PixelSampling, Wavelet
 from emjax.solvers import FISTA, PCG, PDHG
 
 x64 = functools.partial(jax.enable_x64, True)
@@ -76,6 +76,22 @@ def test_quadratic_against_the_normal_equations() -> None:
     assert s.status == boxed.status == Status.CONVERGED
     np.testing.assert_allclose(s.value.ravel(), exact, atol=1e-6)
     np.testing.assert_allclose(boxed.value.ravel(), exact, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_without_full_rank_conjugate_gradients_stay_at_the_least_solution(dtype: str) -> None:
+    """Fewer measurements than unknowns, rows twice, a poor condition: what NumPy's pseudo-inverse gives."""
+    rng = np.random.default_rng(0)
+    u, s, v = np.linalg.svd(rng.standard_normal((3, 24, 30)), full_matrices=False)
+    s[1], s[2, 6:] = np.geomspace(1, 0.02, 24), 0
+    matrices = ((u * s[:, None]) @ v).astype(dtype)
+    ys = np.einsum("bij,bj->bi", matrices, rng.standard_normal((3, 30))).astype(dtype)
+    with x64():
+        found = solve(Problem(LeastSquares(Dense(matrices), ys)), max_steps=500)
+        assert found.solver == "PCG" and bool((found.residual == 0).all())
+    for matrix, y, x in zip(matrices.astype(float), ys, found.value, strict=True):
+        wanted = np.linalg.pinv(matrix, rcond=1e-5) @ y
+        np.testing.assert_allclose(x, wanted, atol=(1e-3 if dtype == "f4" else 1e-10) * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("solver", [FISTA(), PDHG()])
