@@ -52,8 +52,10 @@ from emjax.reconstructors import (
     BernoulliGauss,
     CoSaMP,
     Lasso,
+    PlugAndPlay,
     ReweightedL1,
     SoftThreshold,
+    TotalGeneralisedVariation,
     TotalVariation,
     donoho_tanner,
 )
@@ -107,14 +109,19 @@ SPARSE: dict[str, Callable[[Setting], Any]] = {
 }
 PATCHES: dict[str, Callable[[Setting], Any]] = {
     "total variation": lambda s: TotalVariation(1e-3, gap=1e-2, max_steps=1000),
+    "TGV": lambda s: TotalGeneralisedVariation(1e-3, gap=1e-2, max_steps=1000),
     "LASSO": lambda s: Lasso(2e-3, transform=wavelet(), gap=1e-3, max_steps=1000),
     "basis pursuit": lambda s: BasisPursuit(1e-3, transform=wavelet(), gap=1e-2, max_steps=1000),
     "reweighted l1": lambda s: ReweightedL1(
         BasisPursuit(1e-3, transform=wavelet(), gap=1e-2, max_steps=500), rounds=2, offset=0.02
     ),
     "OMP, k = M / 4": lambda s: OMP(_share(s), transform=wavelet()),
+    "CoSaMP, k = M / 4": lambda s: CoSaMP(_share(s), transform=wavelet()),
+    "IHT, k = M / 4": lambda s: IHT(_share(s), transform=wavelet(), max_steps=300),
     "HTP, k = M / 4": lambda s: HTP(_share(s), transform=wavelet()),
     "AMP, wavelets": lambda s: AMP(WaveletThreshold(), iterations=60, damping=0.9),
+    "VAMP, wavelets": lambda s: VAMP(WaveletThreshold(), iterations=60, damping=0.9),
+    "plug-and-play": lambda s: PlugAndPlay(1e-5, start=TotalVariation(1e-3, gap=1e-2, max_steps=1000)),
     "CSGM, learned": lambda s: emjax.load("csgm-vae", restarts=2, steps=300),
     "ISTA-Net+, learned": lambda s: emjax.load("ista-net-plus"),
     "DeepInverse, learned": lambda s: emjax.load("deep-inverse"),

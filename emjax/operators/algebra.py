@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from emjax._pytree import assign, pytree_dataclass, static
-from emjax.operators.base import LinearOperator, Shape, as_float, check_shape, default_float, round_up
+from emjax.operators.base import LinearOperator, Shape, as_float, check_shape, default_float, round_up, unit
 
 
 @pytree_dataclass
@@ -36,23 +36,23 @@ class Identity(LinearOperator):
         return y
 
     def norm_bound(self) -> Array:
-        return jnp.ones(())
+        return unit()
 
     @property
     def is_diagonal(self) -> bool:
         return True
 
     def gram_diagonal(self) -> Array:
-        return jnp.ones(())
+        return unit()
 
     def gram_scale(self) -> Array:
-        return jnp.ones(())
+        return unit()
 
     def row_scale(self) -> Array:
-        return jnp.ones(())
+        return unit()
 
     def absolute_sums(self) -> tuple[Array, Array]:
-        return jnp.ones(()), jnp.ones(())
+        return unit(), unit()
 
 
 @pytree_dataclass

@@ -23,6 +23,11 @@ def default_float() -> np.dtype:
     return jnp.zeros(()).dtype
 
 
+def unit() -> Array:
+    """One, in the precision of what it meets: problems in float32 stay so under x64."""
+    return jnp.asarray(1.0)
+
+
 def as_float(x: Any) -> Array:
     """An array with a floating or complex dtype: masks given as booleans or integers are stored as floats.
 

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array, lax
 
 from emjax._pytree import assign, pytree_dataclass, static
-from emjax.operators.base import LinearOperator, Shape, check_shape, default_float, round_up
+from emjax.operators.base import LinearOperator, Shape, check_shape, default_float, round_up, unit
 
 # Measured on a CPU under jit: batches of blocks of 8 to 64 pixels a side are 4 to 1.1 times faster as matrix
 # products, images of 256 to 1024 pixels a side 2 to 5 times faster by FFT.
@@ -61,13 +61,13 @@ class DCT(LinearOperator):
         return round_up(jnp.ones((), default_float()))
 
     def gram_diagonal(self) -> Array:
-        return jnp.ones(())
+        return unit()
 
     def gram_scale(self) -> Array:
-        return jnp.ones(())
+        return unit()
 
     def row_scale(self) -> Array:
-        return jnp.ones(())
+        return unit()
 
 
 def _matrix_products(x: Array, transpose: bool = False) -> Array:

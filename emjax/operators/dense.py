@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 
 from emjax._pytree import assign, leaf, pytree_dataclass, static
-from emjax.operators.base import LinearOperator, Shape, as_float, check_shape, default_float, map_batch, round_up
+from emjax.operators.base import LinearOperator, Shape, as_float, check_shape, default_float, map_batch, round_up, unit
 
 # The bound of the norm by powers of the Gram matrix costs five products: of 1000 x 10000, 0.2 s on two CPU cores.
 _GRAM_LIMIT = 2048
@@ -95,11 +95,11 @@ class Dense(LinearOperator):
         return round_up(bound, 4 * sum(self.matrix_shape))
 
     def row_scale(self) -> Array | None:
-        return jnp.ones(()) if self.orthonormal else None
+        return unit() if self.orthonormal else None
 
     def gram_scale(self) -> Array | None:
         m, n = self.matrix_shape
-        return jnp.ones(()) if self.orthonormal and m == n else None
+        return unit() if self.orthonormal and m == n else None
 
     def gram_diagonal(self) -> Array | None:
         return self.gram_scale()

@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 
 from emjax._pytree import assign, leaf, pytree_dataclass, static
-from emjax.operators.base import LinearOperator, Shape, as_float, check_shape, default_float, round_up
+from emjax.operators.base import LinearOperator, Shape, as_float, check_shape, default_float, round_up, unit
 
 
 @pytree_dataclass
@@ -58,13 +58,13 @@ class Fourier(LinearOperator):
         return round_up(jnp.ones((), default_float()))
 
     def gram_diagonal(self) -> Array:
-        return jnp.ones(())
+        return unit()
 
     def gram_scale(self) -> Array:
-        return jnp.ones(())
+        return unit()
 
     def row_scale(self) -> Array | None:
-        return None if self.real else jnp.ones(())
+        return None if self.real else unit()
 
 
 @pytree_dataclass

@@ -17,7 +17,7 @@ from jax import Array, lax
 from emjax._pytree import assign, pytree_dataclass, static
 from emjax.operators._wavelet_filters import SCALING_FILTERS
 from emjax.operators.algebra import stack
-from emjax.operators.base import LinearOperator, Shape, default_float, round_up
+from emjax.operators.base import LinearOperator, Shape, default_float, round_up, unit
 from emjax.operators.wavelets import Band, Wavelet, wavelet_filter, weighted_sum, wrap
 
 
@@ -103,10 +103,10 @@ class UndecimatedWavelet(LinearOperator):
         return round_up(jnp.ones((), default_float()))
 
     def gram_diagonal(self) -> Array:
-        return jnp.ones(())
+        return unit()
 
     def gram_scale(self) -> Array:
-        return jnp.ones(())
+        return unit()
 
 
 def parseval_frame(*ops: LinearOperator) -> LinearOperator:

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from emjax._pytree import assign, pytree_dataclass, static
-from emjax.operators.base import LinearOperator, Shape, as_float, check_shape, default_float
+from emjax.operators.base import LinearOperator, Shape, as_float, check_shape, default_float, unit
 
 
 @pytree_dataclass
@@ -40,16 +40,16 @@ class Reshape(LinearOperator):
         return y.reshape(self.shape)
 
     def norm_bound(self) -> Array:
-        return jnp.ones(())
+        return unit()
 
     def gram_scale(self) -> Array:
-        return jnp.ones(())
+        return unit()
 
     def row_scale(self) -> Array:
-        return jnp.ones(())
+        return unit()
 
     def absolute_sums(self) -> tuple[Array, Array]:
-        return jnp.ones(()), jnp.ones(())
+        return unit(), unit()
 
 
 @pytree_dataclass

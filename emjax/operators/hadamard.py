@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from emjax._pytree import assign, pytree_dataclass, static
-from emjax.operators.base import LinearOperator, Shape, check_shape, default_float, round_up
+from emjax.operators.base import LinearOperator, Shape, check_shape, default_float, round_up, unit
 
 # Digits are taken three at a time, as products with an 8 x 8 matrix: on a CPU 1.5 to 2 times faster than sums and
 # differences of halves for images of 64 to 1024 pixels a side, and 2 to 15 times faster than one matrix for an axis.
@@ -72,13 +72,13 @@ class Hadamard(LinearOperator):
         return round_up(jnp.ones((), default_float()))
 
     def gram_diagonal(self) -> Array:
-        return jnp.ones(())
+        return unit()
 
     def gram_scale(self) -> Array:
-        return jnp.ones(())
+        return unit()
 
     def row_scale(self) -> Array:
-        return jnp.ones(())
+        return unit()
 
 
 def _natural(x: Array, axis: int) -> Array:

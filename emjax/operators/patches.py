@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from emjax._pytree import assign, pytree_dataclass, static
-from emjax.operators.base import LinearOperator, Shape, check_shape
+from emjax.operators.base import LinearOperator, Shape, check_shape, unit
 
 
 @pytree_dataclass
@@ -49,18 +49,18 @@ class Patches(LinearOperator):
         return x[:, :h, :w]
 
     def norm_bound(self) -> Array:
-        return jnp.ones(())
+        return unit()
 
     @property
     def accurate_entries(self) -> bool:
         return True
 
     def gram_diagonal(self) -> Array:
-        return jnp.ones(())
+        return unit()
 
     def gram_scale(self) -> Array:
-        return jnp.ones(())
+        return unit()
 
     def row_scale(self) -> Array | None:
         whole = self.shape[1] % self.side == 0 and self.shape[2] % self.side == 0
-        return jnp.ones(()) if whole else None
+        return unit() if whole else None

@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array, lax
 
 from emjax._pytree import assign, leaf, pytree_dataclass, static
-from emjax.operators.base import LinearOperator, Shape, as_float, check_shape, default_float
+from emjax.operators.base import LinearOperator, Shape, as_float, check_shape, default_float, unit
 from emjax.operators.dct import DCT
 from emjax.operators.hadamard import Hadamard
 from emjax.operators.pixels import PixelSampling
@@ -87,20 +87,20 @@ class Scramble(LinearOperator):
         return self._flip(y if self.permutation is None else _permute(y, self.inverse, self.permutation))
 
     def norm_bound(self) -> Array:
-        return jnp.ones(())
+        return unit()
 
     @property
     def accurate_entries(self) -> bool:
         return True
 
     def gram_diagonal(self) -> Array:
-        return jnp.ones(())
+        return unit()
 
     def gram_scale(self) -> Array:
-        return jnp.ones(())
+        return unit()
 
     def row_scale(self) -> Array:
-        return jnp.ones(())
+        return unit()
 
 
 def SubsampledHadamard(

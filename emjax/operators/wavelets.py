@@ -15,7 +15,7 @@ from jax import Array, lax
 
 from emjax._pytree import assign, pytree_dataclass, static
 from emjax.operators._wavelet_filters import SCALING_FILTERS
-from emjax.operators.base import LinearOperator, Shape, check_shape, default_float, round_up
+from emjax.operators.base import LinearOperator, Shape, check_shape, default_float, round_up, unit
 
 
 class Band(NamedTuple):
@@ -132,13 +132,13 @@ class Wavelet(LinearOperator):
         return round_up(jnp.ones((), default_float()))
 
     def gram_diagonal(self) -> Array:
-        return jnp.ones(())
+        return unit()
 
     def gram_scale(self) -> Array:
-        return jnp.ones(())
+        return unit()
 
     def row_scale(self) -> Array:
-        return jnp.ones(())
+        return unit()
 
 
 def _default_levels(shape: Shape, length: int) -> int:

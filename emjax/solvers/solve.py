@@ -354,9 +354,10 @@ class _Axes:
 def _flatten(problem: Problem) -> tuple[tuple[int, ...], tuple[Problem, _Axes]]:
     """The batch shape, and the problem with every batched leaf broadcast to one leading axis."""
     leaves, treedef = jax.tree.flatten(problem)
-    # Python numbers follow the measurements, in their precision too: 0.1 and numpy.float32(0.1) are one program.
+    # Numbers follow the measurements, in their precision too: 0.1 and numpy.float32(0.1) are one program, and so is
+    # numpy.float64(0.1) under x64.
     dtype = problem.data.y.real.dtype
-    leaves = [v.astype(dtype) if jax.typeof(v).weak_type else v for v in leaves]
+    leaves = [_in_precision(v, dtype) for v in leaves]
     counts = jax.tree.leaves(batch_axes(problem))
     shapes = [jnp.shape(x)[:c] for x, c in zip(leaves, counts, strict=True)]
     try:
@@ -376,6 +377,15 @@ def _flatten(problem: Problem) -> tuple[tuple[int, ...], tuple[Problem, _Axes]]:
 
     out = jax.tree.unflatten(treedef, [flat(x, c) for x, c in zip(leaves, counts, strict=True)])
     return batch, (out, _Axes(treedef, tuple(c > 0 for c in counts)))
+
+
+def _in_precision(v: Array, dtype: Any) -> Array:
+    """A leaf in the precision of the measurements: numbers without one, and what is of float64 where they are not."""
+    if jax.typeof(v).weak_type:
+        return v.astype(dtype)
+    if dtype != jnp.float64 and v.dtype in (jnp.float64, jnp.complex128):
+        return v.astype(jnp.float32 if v.dtype == jnp.float64 else jnp.complex64)
+    return v
 
 
 def _flatten_start(problem: Problem, start: Any, batch: tuple[int, ...], name: str) -> tuple[Any, Array | None]:

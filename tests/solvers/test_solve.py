@@ -10,7 +10,8 @@ import pytest
 from jax import export, lax
 from solver_problems import MASK, SHAPE, YS, every, every_solver, tv, wavelet, x64
 
-from emjax import Solution, solve
+from emjax import L1, TV, LeastSquares, Problem, Solution, Term, solve
+from emjax.operators import Dense, Identity, PixelSampling, SubsampledDCT, Wavelet
 from emjax.solvers import ADMM, FISTA, PDHG, CondatVu, Solver, Status, Unrolled
 
 
@@ -224,3 +225,18 @@ def test_unrolled_reports_its_certificate() -> None:
     reference = solve(tv(), PDHG(balance=False), gap=0.0, max_steps=200)
     assert s.steps == 200 and 0 < s.gap < 1e-2
     np.testing.assert_allclose(s.objective, reference.objective, rtol=1e-3)
+
+
+@pytest.mark.parametrize("prior", ["tv", "wavelets"])
+@pytest.mark.parametrize("kind", ["all", "pixels", "dct", "matrix"])
+def test_float32_stays_so_under_x64_whatever_the_weights(kind: str, prior: str) -> None:
+    rng = np.random.default_rng(0)
+    shape = (16, 16)
+    mask, x = (rng.random(shape) < 0.5).astype("f4"), rng.random(shape).astype("f4")
+    with x64():
+        operators = {"all": Identity(shape), "pixels": PixelSampling(mask), "dct": SubsampledDCT(mask)}
+        A = operators.get(kind, Dense(rng.standard_normal((60, 256)).astype("f4"), shape))
+        weight = np.float64(0.05)
+        term = TV(weight) if prior == "tv" else Term(L1(weight), Wavelet(shape, "haar"))
+        s = solve(Problem(LeastSquares(A, A(jnp.asarray(x))), term), max_steps=20)
+        assert s.value.dtype == s.gap.dtype == jnp.float32
