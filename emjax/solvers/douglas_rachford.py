@@ -15,8 +15,8 @@ A matrix is multiplied by the transform once (`in_coefficients`), and each coeff
 
     c_i = c w_i / (w_i + c r_i),    r_i the root mean square of the coefficient over all blocks,
 
-set at certificates 2, 6 and 12: the low frequencies of an image are a hundred times as large as most others. That takes
-0.6 to 1 times the steps of one balanced penalty (phantoms and sparse vectors, 5 to 50 % of Gaussian measurements).
+set at certificates 2, 6 and 12: the low frequencies of an image are a hundred times as large as most others. To 1e-4
+that takes 0.8 times the steps of one balanced penalty (the mean of 60 problems; 1.6 times at most).
 """
 
 from typing import Any, NamedTuple

@@ -400,9 +400,10 @@ def _flatten_start(problem: Problem, start: Any, batch: tuple[int, ...], name: s
         state = jax.tree.map(lambda v: v.reshape(size, *v.shape[len(batch) :]) if batch else v, start.state)
         return state, None
     x0 = as_float(start)
-    if jnp.iscomplexobj(x0) and not complex_items(problem.data.A, problem.data.y):
+    of_complex = complex_items(problem.data.A, problem.data.y)
+    if jnp.iscomplexobj(x0) and not of_complex:
         raise TypeError("the start is complex, but x is real: pass start.real")
-    x0 = x0.astype(jnp.result_type(problem.data.y.real.dtype, jnp.complex64 if jnp.iscomplexobj(x0) else jnp.float32))
+    x0 = x0.astype(jnp.result_type(problem.data.y.real.dtype, jnp.complex64 if of_complex else jnp.float32))
     if x0.ndim < len(core) or x0.shape[x0.ndim - len(core) :] != core:
         raise ValueError(f"the start has shape {x0.shape}, but x has shape {core} (batch axes in front)")
     x0 = jnp.broadcast_to(x0, (*batch, *core))

@@ -240,3 +240,11 @@ def test_float32_stays_so_under_x64_whatever_the_weights(kind: str, prior: str) 
         term = TV(weight) if prior == "tv" else Term(L1(weight), Wavelet(shape, "haar"))
         s = solve(Problem(LeastSquares(A, A(jnp.asarray(x))), term), max_steps=20)
         assert s.value.dtype == s.gap.dtype == jnp.float32
+
+
+def test_a_real_start_of_a_complex_problem() -> None:
+    rng = np.random.default_rng(0)
+    matrix = (rng.standard_normal((6, 12)) + 1j * rng.standard_normal((6, 12))).astype("c8")
+    problem = Problem(LeastSquares(Dense(matrix), matrix @ np.ones(12, "c8")), L1(0.1))
+    s = solve(problem, start=np.ones(12), gap=1e-3)
+    assert s.status == Status.CONVERGED and jnp.iscomplexobj(s.value)
