@@ -29,9 +29,13 @@ class _Known(Dense):
     norm: Any = None
 
     @classmethod
-    def of(cls, matrix: Array, gram: Array) -> "_Known":
-        norm = Dense(matrix)._upwards(gram_bound(gram))
-        return cls(matrix, matrix.shape[-1:], gram=gram, norm=norm)
+    def of(cls, matrix: Array) -> "_Known":
+        # Entries are brought near 1 first, because squares of small float32 numbers vanish.
+        largest = positive(jnp.max(jnp.abs(matrix)))
+        near = matrix / largest
+        gram = jnp.matmul(near, jnp.conj(near.T), precision="highest")
+        norm = Dense(matrix)._upwards(gram_bound(gram) * largest)
+        return cls(matrix, matrix.shape[-1:], gram=gram * largest**2, norm=norm)
 
     def norm_bound(self) -> Array:
         return self.norm
@@ -107,7 +111,7 @@ def in_coefficients(problem: Problem) -> Coefficients | None:
     weight = g.weight
     if weight.ndim:
         weight = jnp.broadcast_to(weight, W.out_shape).reshape(blocks, n)
-    matrix = _Known.of(B, one.row_gram() / k)
+    matrix = _Known.of(B)
     inside = Problem(
         LeastSquares(Blockwise(matrix, (blocks * n,)), data.y.reshape(blocks, -1)),
         Term(L1(weight, 2), Blockwise(Identity((n,)), (blocks * n,))),

@@ -142,6 +142,13 @@ def test_a_transform_that_is_zero_certifies_nothing() -> None:
     assert np.isinf(s.gap) and np.isfinite(s.value).all()
 
 
+def test_the_norm_bound_is_not_below_the_norm_of_tiny_entries() -> None:
+    matrix = 1e-21 * np.random.default_rng(0).standard_normal((20, 128)).astype("f4")
+    inside = in_coefficients(Problem(LeastSquares(Dense(matrix, SHAPE), jnp.zeros(20)), L1(0.1)))
+    assert inside is not None
+    assert float(inside.problem.data.A.norm_bound()) >= np.linalg.norm(matrix.astype(float), 2)
+
+
 def test_where_it_is_no_matrix_the_problem_stays() -> None:
     blocks, one = _problem("blocks"), _problem("one")
     A, y, g = blocks.data.A, blocks.data.y, L1(0.1)
