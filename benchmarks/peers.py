@@ -6,17 +6,17 @@ Gaussian matrix at 10 and 25 %, noise 0.01, DCT-l1, lam 0.02. W4: ROF denoising 
 anisotropic. The images are phantoms of tissue; batches are 32 of them, and their gap is that of the worst.
 
 A gap is `(P(x) - P*) / P*`, evaluated in float64 outside of the timing by one evaluator for all; `P*` is agreed on by
-two methods in float64 (emjax's certified solve, and an ADMM in NumPy that shares no code with it; for batches of the
-first item, the others by the certificate alone). Each package runs in float32 where it can, in its own environment, as
-a subprocess, in turn with the others, several rounds: A B C A B C. Round 0 searches the iteration counts at which a
-package reaches a gap of 1e-3, of 1e-4, and 0.1 dB of the optimum's PSNR for good; each round times them, from scratch.
-A batch, and an image of 2048^2, begins at the counts that one of 512^2 (256^2) took. emjax, the first in turn, is timed
-twice: to the same true gap as the others ("by the same measure"; it evaluates its certificates on the way, and more of
-them than a user's run would), and to a certified gap, which no other package gives and which comes later, for its dual
-settles after its primal. A package that would take longer than three times the bar of emjax's certified time is given
-up, and the time that it had is a lower bound of what it takes. `plain` is what one would write by
-hand in JAX, compiled, without certificates: the floor. Compile time is apart, and so is what is prepared once an
-instance: of W3 the product of the matrix and the transform, which all take (emjax makes its own, within its time).
+two methods in float64 (emjax's certified solve, and an ADMM in NumPy that shares no code with it). Each package runs in
+float32 where it can, in its own environment, as a subprocess, in turn with the others, two rounds: A B C A B C. Round 0
+searches the iteration counts at which a package reaches a gap of 1e-3, of 1e-4, and 0.1 dB of the optimum's PSNR for
+good; each round times them, from scratch. A batch, and an image of 2048^2, begins at the counts that one of 512^2
+(256^2) took. emjax, the first in turn, is timed twice: to the same true gap as the others ("by the same measure"; it
+evaluates its certificates on the way, and more of them than a user's run would), and to a certified gap, which no other
+package gives and which comes later, for its dual settles after its primal. A package that would take longer than three
+times the bar of emjax's certified time is given up, and the time that it had is a lower bound of what it takes. `plain`
+is what one would write by hand in JAX, compiled, without certificates: the floor. Compile time is apart, and so is what
+is prepared once an instance: of W3 the product of the matrix and the transform, which all take (emjax makes its own,
+within its time).
 
     python benchmarks/peers.py -o benchmarks/results/peers.json [--only W1,W4] [--quick] [--peers emjax,sigpy]
     python benchmarks/peers.py -o benchmarks/results/peers.json --floors
@@ -66,7 +66,7 @@ KINDS = {  # what each package can solve as well as it is meant to
     "proxtv": ("rof",),
 }
 TARGETS = ("1e-3", "1e-4", "0.1 dB")
-ROUNDS, LONG_ROUNDS = 2, 1  # of batches, which are their own average, and of images of 2048^2
+ROUNDS = 2
 # Seconds of one solve after which a package is given up: so many times the bar of emjax's, and no less than these.
 PATIENCE, LIMIT = 3.0, 5.0
 REFERENCE_GAP, BATCH_GAP, AGREEMENT = 1e-7, 1e-6, 1e-5  # certified of the optima; between the two methods
@@ -149,21 +149,22 @@ def instance_file(work: Path, name: str, case: dict[str, Any]) -> tuple[Path, di
     """The instance with its optimum, from the cache or made now, and how well the two methods agree."""
     path = work / f"{slug(name)}.npz"
     note = path.with_suffix(".json")
-    if path.is_file() and note.is_file():
-        kept = json.loads(note.read_text())
-        if kept["case"] == case:
-            return path, kept
+    kept = json.loads(note.read_text()) if path.is_file() and note.is_file() else {}
+    if kept.get("case") != case:
+        kept = {}
+    if kept.get("agreed_items") == case["count"]:
+        return path, kept
     work.mkdir(parents=True, exist_ok=True)
-    note.unlink(missing_ok=True)
     print(f"{name}: reference optimum", flush=True)
-    instance = make(case)
-    instances.save(instance, path)
     gap = REFERENCE_GAP if case["count"] == 1 else BATCH_GAP
-    code = [sys.executable, str(HERE / "peers" / "reference.py"), str(path), str(gap)]
+    if not kept:
+        note.unlink(missing_ok=True)
+        instances.save(make(case), path)
+    code = [sys.executable, str(HERE / "peers" / "reference.py"), str(path), "--agree" if kept else str(gap)]
     result = subprocess.run(code, capture_output=True, text=True, env=surroundings("emjax"))
     if result.returncode:
         raise SystemExit(f"the reference optimum of {name} failed:\n{result.stderr}")
-    kept = {"case": case, **json.loads(result.stdout.splitlines()[-1])}
+    kept = {"case": case, **kept, **json.loads(result.stdout.splitlines()[-1])}
     if abs(kept["disagreement"]) > AGREEMENT:
         raise SystemExit(f"two methods disagree about the optimum of {name} by {kept['disagreement']:.1e}")
     note.write_text(json.dumps(kept) + "\n")
@@ -196,10 +197,10 @@ def is_long(case: dict[str, Any]) -> bool:
     return case["count"] > 1 or case["side"] > 512
 
 
-def rounds(todo: dict[str, dict[str, Any]], names: list[str], peers: list[str]) -> Iterator[tuple[str, int, str]]:
+def rounds(names: list[str], peers: list[str]) -> Iterator[tuple[str, int, str]]:
     """Each case by itself, its packages in turn."""
     for name in names:
-        for number in range(LONG_ROUNDS if is_long(todo[name]) else ROUNDS):
+        for number in range(ROUNDS):
             for peer in peers:
                 yield name, number, peer
 
@@ -368,7 +369,7 @@ def main() -> int:
     arguments = parser.parse_args()
     work = arguments.work / "quick" if arguments.quick else arguments.work
     todo = cases(arguments.quick)
-    settings = {"cases": todo, "rounds": [ROUNDS, LONG_ROUNDS], "patience": PATIENCE, "limit": LIMIT, "bars": BARS}
+    settings = {"cases": todo, "patience": PATIENCE, "limit": LIMIT, "bars": BARS}
     settings |= {"quick": arguments.quick, "platform": arguments.platform}
     report = earlier_report(arguments.output, settings)
     report = {"peers": {}, "references": {}, "runs": {}, **report, "settings": settings}
@@ -414,7 +415,7 @@ def main() -> int:
             update()
             print(f"{name}: {1e3 * found['seconds']:.3g} ms", flush=True)
         return 0
-    for name, turn, peer in rounds(todo, names, [p for p in KINDS if p in interpreters]):
+    for name, turn, peer in rounds(names, [p for p in KINDS if p in interpreters]):
         case = todo[name]
         if case["kind"] not in KINDS[peer] or (peer == "scikit_image" and case["tv"] != "isotropic"):
             continue

@@ -11,15 +11,16 @@ The classical figures of compressive sensing:
 - sparse: every method on signals of N = 256 with k = 20 entries, Gaussian matrices, M from small to large.
   Success: a relative error below 1e-2.
 - patches: 32 x 32 patches of synthetic tissue, and of real EM images where the data is there, Gaussian matrices; sparse
-  in wavelets (db2). Convex and greedy methods, AMP with a wavelet denoiser (D-AMP), learned ones; CoSaMP, IHT and VAMP
-  are left out. Success: a PSNR of 25 dB or more, which learned ones reach from the fewest measurements on.
+  in wavelets (db2). Convex and greedy methods, AMP and VAMP with a wavelet denoiser (D-AMP), plug-and-play, learned
+  ones. Success: a PSNR of 25 dB or more, which learned ones reach from the fewest measurements on.
 
 A point of the last two is one compiled call of all its trials. Intervals are Wilson's, 95 %.
 
     python benchmarks/recovery_probability.py -o benchmarks/results/recovery_probability.json \
         --picture docs/recovery_probability.png [--quick] [--only diagram evolution stability sparse patches]
 
-The JSON is written after each point, and a run that was stopped goes on from there. The data is looked for as in
+The JSON is written after each point; a run that was stopped goes on from there, and parts of other sizes than the
+report has start anew. The data is looked for as in
 sparse_scans.py. Exits with 1 where a figure misses its bar. A method is added by a line in SPARSE or PATCHES.
 """
 
@@ -37,7 +38,7 @@ import jax
 import matplotlib.pyplot as plt
 import numpy as np
 from scipy.optimize import minimize
-from sparse_scans import CROPS, earlier_report, find_folder, load_crop
+from sparse_scans import CROPS, find_folder, load_crop
 
 import emjax
 from emjax.acquisition import phantom
@@ -473,7 +474,7 @@ def sizes_of(quick: bool) -> dict[str, dict[str, Any]]:
         "evolution": {"n": 4000, "trials": 50, "iterations": 20, "alphas": [1.0, 1.25, 1.4, 2.0]},
         "stability": {"trials": 20, "eps": [float(v) for v in np.geomspace(1e-3, 1e-1, 7)]},
         "sparse": {"n": 256, "k": 20, "matrices": 20, "trials": 1000, "deltas": ratios},
-        "patches": {"matrices": 4, "trials": 200, "deltas": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]},
+        "patches": {"matrices": 4, "trials": 1000, "deltas": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]},
     }
     sizes["evolution"] |= {"agreeing": 4, "agreeing_n": 1000}
     if quick:
@@ -484,6 +485,16 @@ def sizes_of(quick: bool) -> dict[str, dict[str, Any]]:
         sizes["sparse"] |= {"n": 128, "k": 8, "matrices": 2, "trials": 20, "deltas": [0.4]}
         sizes["patches"] |= {"matrices": 1, "trials": 8, "deltas": [0.4]}
     return sizes
+
+
+def earlier_parts(output: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The report of an earlier run, with those of its parts that were of the same sizes; the others are empty."""
+    report: dict[str, Any] = json.loads(output.read_text()) if output.is_file() else {}
+    earlier = report.get("settings", {})
+    if {**earlier, "sizes": None} != {**settings, "sizes": None}:
+        report = {}
+    same = [part for part in PARTS if report and earlier["sizes"].get(part) == settings["sizes"][part]]
+    return {"settings": settings} | {part: report[part] if part in same else {} for part in PARTS}
 
 
 def write(report: dict[str, Any], output: Path) -> None:
@@ -513,7 +524,7 @@ def main() -> int:
         "bars": BARS,
         "images": list(images),
     }
-    report = earlier_report(arguments.output, settings) or {"settings": settings} | {part: {} for part in PARTS}
+    report = earlier_parts(arguments.output, settings)
     report["environment"] = {
         "jax": jax.__version__,
         "platform": jax.default_backend(),

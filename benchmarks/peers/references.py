@@ -29,8 +29,8 @@ RHO = 1.8
 EVERY, SETTLED, LIMIT = 25, 1e-8, 4000  # steps between looks; relative fall in them that is none; steps at most
 
 
-def admm(instance: Instance) -> tuple[np.ndarray, float, int]:
-    """The image, its objective and the steps, of an instance with one item."""
+def admm(instance: Instance, enough: float = 0.0) -> tuple[np.ndarray, float, int]:
+    """The image, its objective and the steps, of an instance with one item; stops at the objective `enough`, too."""
     step, image = _tv(instance) if instance.kind in ("inpainting", "rof") else _l1(instance)
     best, value = np.inf, image()
     for n in range(1, LIMIT + 1):
@@ -41,7 +41,7 @@ def admm(instance: Instance) -> tuple[np.ndarray, float, int]:
                 value = image().copy()
             settled = abs(best - objective) < SETTLED * objective
             best = min(best, objective)
-            if settled:
+            if settled or best <= enough:
                 break
     return value, best, n
 
