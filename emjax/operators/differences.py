@@ -59,9 +59,8 @@ class FiniteDifference(LinearOperator):
         out = None
         for axis, step in enumerate(self._steps):
             inner = lax.slice_in_dim(y[axis], 0, self.shape[axis] - 1, axis=axis)
-            before = jnp.pad(inner, [(int(a == axis), 0) for a in range(inner.ndim)])
-            after = jnp.pad(inner, [(0, int(a == axis)) for a in range(inner.ndim)])
-            part = before - after if step == 1 else (before - after) / step
+            part = _backward(inner, axis)
+            part = part if step == 1 else part / step
             out = part if out is None else out + part
         assert out is not None
         return out
@@ -90,3 +89,13 @@ class FiniteDifference(LinearOperator):
         square = sum((2 * math.cos(math.pi / (2 * n)) / s) ** 2 for n, s in zip(self.shape, self._steps, strict=True))
         dtype = default_float()
         return jnp.asarray(math.sqrt(square), dtype) * (1 + 4 * jnp.finfo(dtype).eps)
+
+
+def _backward(v: Array, axis: int) -> Array:
+    """`v[i - 1] - v[i]`, zero outside: one entry more than `v`."""
+    n = v.shape[axis]
+    if n == 0:
+        return jnp.zeros(tuple(m + int(a == axis) for a, m in enumerate(v.shape)), v.dtype)
+    first, last = lax.slice_in_dim(v, 0, 1, axis=axis), lax.slice_in_dim(v, n - 1, n, axis=axis)
+    inner = lax.slice_in_dim(v, 0, n - 1, axis=axis) - lax.slice_in_dim(v, 1, n, axis=axis)
+    return lax.concatenate([-first, inner, last], axis)

@@ -125,7 +125,7 @@ def advance(solver: Solver, plan: Any, carry: Carry, tolerance: Array, limit: Ar
         # The first block only looks where it stands; as part of the loop, the certificate is compiled once.
         stride = _stride(c, aim * tolerance, solver.check_every)
         count = jnp.where(c.checks == 0, 0, jnp.minimum(stride, limit - c.steps))
-        state = lax.fori_loop(0, count, lambda i, s: solver.step(plan, s, i == count - 1), c.state)
+        state = several(solver, plan, c.state, count)
         certificate, value, after = solver.certificate(plan, state)
         if hasattr(solver, "polish"):
             gap = _relative(certificate.gap + certificate.allowance, _scale(certificate, size))
@@ -134,6 +134,22 @@ def advance(solver: Solver, plan: Any, carry: Carry, tolerance: Array, limit: Ar
         return judge(c, certificate, value, after, c.steps + count, tolerance, size)
 
     return lax.while_loop(running, block, carry)
+
+
+def several(solver: Solver, plan: Any, state: Any, count: Array) -> Any:
+    """`count` steps, a certificate after the last.
+
+    Solvers with `pairs` take two at a time: a loop writes each array of its state in place, and copies it first where
+    a step needs its old value to the end; with two steps, the one in the middle has a place of its own.
+    """
+
+    def step(i: Array, s: Any) -> Any:
+        return solver.step(plan, s, i == count - 1)
+
+    if not getattr(solver, "pairs", False):
+        return lax.fori_loop(0, count, step, state)
+    state = lax.fori_loop(0, count % 2, step, state)
+    return lax.fori_loop(0, count // 2, lambda i, s: step(2 * i + count % 2 + 1, solver.step(plan, s)), state)
 
 
 def _stride(c: Carry, goal: Array, least: int) -> Array:

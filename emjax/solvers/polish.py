@@ -36,7 +36,7 @@ def can_polish(problem: Problem) -> bool:
 def polished(
     problem: Problem, norms: tuple[Array, ...], x: Array, duals: tuple[Array, ...], steps: Array
 ) -> tuple[Array, ...]:
-    """The duals after `steps` steps (a number that may be traced; none leaves them as they are), at `x` in the box.
+    """The duals after `steps` steps (an even number, perhaps traced; none leaves them as they are), at `x` in the box.
 
     A box that only certifies holds the optimum inside of it, and is not looked at."""
     data, terms = problem.least_squares, problem.terms
@@ -55,7 +55,7 @@ def polished(
             d = jnp.where(((x >= problem.box.high) & (d > 0)) | ((x <= problem.box.low) & (d < 0)), 0, d)
         return f * d
 
-    def sweep(_: Any, state: Any) -> Any:
+    def sweep(state: Any) -> Any:
         p, z, t = state
         d = lax.optimization_barrier(step * defect(z))
         new = tuple(
@@ -65,4 +65,5 @@ def polished(
         momentum = (t - 1) / longer
         return new, tuple(q + momentum * (q - r) for q, r in zip(new, p, strict=True)), longer
 
-    return lax.fori_loop(0, steps, sweep, (duals, duals, jnp.ones((), f.dtype)))[0]
+    start = (duals, duals, jnp.ones((), f.dtype))
+    return lax.fori_loop(0, steps // 2, lambda _, s: sweep(sweep(s)), start)[0]  # in pairs: see `loop.several`
