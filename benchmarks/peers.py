@@ -7,26 +7,28 @@ anisotropic. The images are phantoms of tissue; batches are 32 of them, and thei
 
 A gap is `(P(x) - P*) / P*`, evaluated in float64 outside of the timing by one evaluator for all; `P*` is agreed on by
 two methods in float64 (emjax's certified solve, and an ADMM in NumPy that shares no code with it). Each package runs in
-float32 where it can, in its own environment, as a subprocess, in turn with the others, two rounds: A B C A B C. Round 0
-searches the iteration counts at which a package reaches a gap of 1e-3, of 1e-4, and 0.1 dB of the optimum's PSNR for
-good; each round times them, from scratch. A batch, and an image of 2048^2, begins at the counts that one of 512^2
-(256^2) took. emjax, the first in turn, is timed twice: to the same true gap as the others ("by the same measure"; it
-evaluates its certificates on the way, and more of them than a user's run would), and to a certified gap, which no other
-package gives and which comes later, for its dual settles after its primal. A package that would take longer than three
-times the bar of emjax's certified time is given up, and the time that it had is a lower bound of what it takes. `plain`
-is what one would write by hand in JAX, compiled, without certificates: the floor. Compile time is apart, and so is what
-is prepared once an instance: of W3 the product of the matrix and the transform, which all take (emjax makes its own,
-within its time).
+float32 where it can, in its own environment, as a subprocess, in turn with the others, two to five rounds: A B C A B C.
+Round 0 searches the iteration counts at which a package reaches a gap of 1e-3, of 1e-4, and 0.1 dB of the optimum's
+PSNR for good; each round times them, from scratch. A batch, and an image of 2048^2, begins at the counts that one of
+512^2 (256^2) took. emjax, the first in turn, is timed twice: to the same true gap as the others ("by the same measure";
+it evaluates its certificates on the way, and more of them than a user's run would), and to a certified gap, which no
+other package gives and which comes later, for its dual settles after its primal. A package that would take longer than
+three times the bar of emjax's certified time is given up, and the time that it had is a lower bound of what it takes.
+`plain` is what one would write by hand in JAX, compiled, without certificates: the floor. Compile time is apart, and so
+is what is prepared once an instance: of W3 the product of the matrix and the transform, which all take (emjax makes its
+own, within its time).
 
-    python benchmarks/peers.py -o benchmarks/results/peers.json [--only W1,W4] [--quick] [--peers emjax,sigpy]
+    python benchmarks/peers.py -o benchmarks/results/peers.json [--only W1,W4] [--short] [--quick] [--peers emjax,sigpy]
+    python benchmarks/peers.py -o benchmarks/results/peers.json --again --only W1
     python benchmarks/peers.py -o benchmarks/results/peers.json --floors
     python benchmarks/peers.py -o benchmarks/results/peers_gpu.json --platform gpu
 
 --environments and --work name folders for the packages and for instances with their optima (default: a cache of the
-user's); --prepare makes both and times nothing; --floors measures anew what the memory and the products of this machine
-allow an iteration of emjax, and keeps the times of the report. MiB is by how much a package's peak rises above that of
-loading. The JSON is written after each run of a package and a stopped run goes on from there; a Markdown table is
-written beside it. Exits with 1 if a bar is missed by the certified times.
+user's); --prepare makes both and times nothing; --again times all packages anew, the others at the iteration counts
+that were found for them, which only emjax and `plain` search again; --floors measures anew what the memory and the
+products of this machine allow an iteration of emjax, and keeps the times of the report. MiB is by how much a package's
+peak rises above that of loading. The JSON is written after each run of a package and a stopped run goes on from there;
+a Markdown table is written beside it. Exits with 1 if a bar is missed by the certified times.
 """
 
 import argparse
@@ -66,7 +68,7 @@ KINDS = {  # what each package can solve as well as it is meant to
     "proxtv": ("rof",),
 }
 TARGETS = ("1e-3", "1e-4", "0.1 dB")
-ROUNDS = 2
+ROUNDS, LONG_ROUNDS = 5, 2  # of batches, which are their own average, and of images of 2048^2
 # Seconds of one solve after which a package is given up: so many times the bar of emjax's, and no less than these.
 PATIENCE, LIMIT = 3.0, 5.0
 REFERENCE_GAP, BATCH_GAP, AGREEMENT = 1e-7, 1e-6, 1e-5  # certified of the optima; between the two methods
@@ -197,21 +199,36 @@ def is_long(case: dict[str, Any]) -> bool:
     return case["count"] > 1 or case["side"] > 512
 
 
-def rounds(names: list[str], peers: list[str]) -> Iterator[tuple[str, int, str]]:
+def rounds(todo: dict[str, dict[str, Any]], names: list[str], peers: list[str]) -> Iterator[tuple[str, int, str]]:
     """Each case by itself, its packages in turn."""
     for name in names:
-        for number in range(ROUNDS):
+        for number in range(LONG_ROUNDS if is_long(todo[name]) else ROUNDS):
             for peer in peers:
                 yield name, number, peer
 
 
-def options(runs: dict[str, Any], name: str, peer: str, number: int, count: int) -> list[str] | None:
+def forget(report: dict[str, Any], names: list[str], peers: list[str]) -> None:
+    """Drop the times of these packages, and keep what they searched for; who reached nothing keeps its bound."""
+    for name in names:
+        runs, found = report["runs"].get(name, {}), report["searched"].setdefault(name, {})
+        for peer in (p for p in peers if runs.get(p)):
+            first = runs[peer][0]
+            if peer in OURS or "error" in first:
+                del runs[peer]
+            elif any(first["counts"].values()):
+                found[peer] = {key: first[key] for key in ("counts", "given_up", "limit")}
+                del runs[peer]
+
+
+def options(report: dict[str, Any], name: str, peer: str, number: int, count: int) -> list[str] | None:
     """What a package is asked for in this round; None where it has nothing to do."""
+    runs, known = report["runs"], report["searched"].get(name, {}).get(peer)
     done = runs[name].get(peer, [])
-    if number:
-        if "error" in done[0]:
+    if number or known:
+        found = done[0] if number else known
+        if "error" in found:
             return None
-        counts = sorted({n for n in done[0]["counts"].values() if n is not None})
+        counts = sorted({n for n in found["counts"].values() if n is not None})
         return ["--counts", ",".join(map(str, counts))] if counts else None
     ours = [min(e["seconds"] for e in d["certified"] if e["target"] == "1e-4") for d in runs[name].get("emjax", [])[:1]]
     limit = max(LIMIT, *(PATIENCE * BARS[name.split(",")[0]] * t for t in ours)) if ours else LIMIT * count
@@ -359,12 +376,14 @@ def main() -> int:
     cache = Path.home() / ".cache" / "emjax" / "peers"
     parser.add_argument("-o", "--output", type=Path, required=True, help="where to write the JSON")
     parser.add_argument("--only", help="W1,W2,W3,W4: these problems")
+    parser.add_argument("--short", action="store_true", help="neither batches nor images of 2048^2")
     parser.add_argument("--peers", help="emjax,plain,sigpy,...: these packages")
     parser.add_argument("--quick", action="store_true", help="tiny images, batches of two: does everything run?")
     parser.add_argument("--environments", type=Path, default=cache / "environments")
     parser.add_argument("--work", type=Path, default=cache / "instances")
     parser.add_argument("--platform", choices=("cpu", "gpu"), default="cpu", help="where the packages compute")
     parser.add_argument("--prepare", action="store_true", help="only make environments and reference optima")
+    parser.add_argument("--again", action="store_true", help="forget the times, not the counts of iterations")
     parser.add_argument("--floors", action="store_true", help="only measure the floors of a report again")
     arguments = parser.parse_args()
     work = arguments.work / "quick" if arguments.quick else arguments.work
@@ -372,7 +391,7 @@ def main() -> int:
     settings = {"cases": todo, "patience": PATIENCE, "limit": LIMIT, "bars": BARS}
     settings |= {"quick": arguments.quick, "platform": arguments.platform}
     report = earlier_report(arguments.output, settings)
-    report = {"peers": {}, "references": {}, "runs": {}, **report, "settings": settings}
+    report = {"peers": {}, "references": {}, "runs": {}, "searched": {}, **report, "settings": settings}
     report["environment"] = {"cpus": os.cpu_count(), "python": sys.version.split()[0]}
 
     def update() -> None:
@@ -397,6 +416,7 @@ def main() -> int:
             found = {"version": found["versions"].get(name) or found["versions"].get(name.replace("-", "_"))}
         report["peers"][peer] = found
     names = [name for name in todo if not arguments.only or name.split(",")[0].split()[0] in arguments.only.split(",")]
+    names = [name for name in names if not (arguments.short and is_long(todo[name]))]
     if arguments.prepare:
         for name in names:
             instance_file(work, name, todo[name])
@@ -415,7 +435,9 @@ def main() -> int:
             update()
             print(f"{name}: {1e3 * found['seconds']:.3g} ms", flush=True)
         return 0
-    for name, turn, peer in rounds(names, [p for p in KINDS if p in interpreters]):
+    if arguments.again:
+        forget(report, names, list(interpreters))
+    for name, turn, peer in rounds(todo, names, [p for p in KINDS if p in interpreters]):
         case = todo[name]
         if case["kind"] not in KINDS[peer] or (peer == "scikit_image" and case["tv"] != "isotropic"):
             continue
@@ -425,11 +447,12 @@ def main() -> int:
         if len(done) > turn:
             continue
         path, report["references"][name] = instance_file(work, name, case)
-        more = options(report["runs"], name, peer, turn, case["count"])
+        more = options(report, name, peer, turn, case["count"])
         if more is None:
             continue
         result = run(peer, interpreters[peer], path, work / f"{slug(name)}_{peer}.json", more, arguments.platform)
-        done.append(result)
+        known = {} if turn or "error" in result else report["searched"].get(name, {}).get(peer, {})
+        done.append(result | known)
         update()
         print(f"{name}, round {turn}, {peer}: {result.get('error') or result['counts']}", flush=True)
     update()
