@@ -437,6 +437,9 @@ def main() -> int:
         return 0
     if arguments.again:
         forget(report, names, list(interpreters))
+    paths = {}
+    for name in names:
+        paths[name], report["references"][name] = instance_file(work, name, todo[name])
     for name, turn, peer in rounds(todo, names, [p for p in KINDS if p in interpreters]):
         case = todo[name]
         if case["kind"] not in KINDS[peer] or (peer == "scikit_image" and case["tv"] != "isotropic"):
@@ -446,11 +449,12 @@ def main() -> int:
         done = report["runs"].setdefault(name, {}).setdefault(peer, [])
         if len(done) > turn:
             continue
-        path, report["references"][name] = instance_file(work, name, case)
         more = options(report, name, peer, turn, case["count"])
         if more is None:
             continue
-        result = run(peer, interpreters[peer], path, work / f"{slug(name)}_{peer}.json", more, arguments.platform)
+        result = run(
+            peer, interpreters[peer], paths[name], work / f"{slug(name)}_{peer}.json", more, arguments.platform
+        )
         known = {} if turn or "error" in result else report["searched"].get(name, {}).get(peer, {})
         done.append(result | known)
         update()
