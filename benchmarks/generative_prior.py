@@ -318,6 +318,22 @@ def run(
     judge(report)
 
 
+def retime(report: dict[str, Any], cases: list[tuple[int, int]], folder: Path, name: str) -> None:
+    """The seconds of the first seed's runs of CSGM anew; those of the others are dropped."""
+    network, setting = emjax.zoo.network(name), report["setting"]
+    lengths = {"restarts": setting["restarts"], "steps": setting["steps"]}
+    first = cases[0][1]
+    for count, seed in cases:
+        done = report["runs"][label(count, seed)]
+        done.pop("seconds", None)
+        done.pop("csgm_seconds", None)
+        if seed == first:
+            A = Dense(jnp.asarray(gaussian(count, seed)), (SIDE, SIDE))
+            y = A(jnp.asarray(draw(folder, TEST, setting["patches"], seed)))
+            done["csgm_seconds"] = csgm(network, y, A, **lengths)[1]
+            print(f"{label(count, seed)}: {done['csgm_seconds']:.2f} s", flush=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True, help="where to write the JSON")
@@ -325,6 +341,7 @@ def main() -> int:
     parser.add_argument("--network", default="csgm-vae", help="a VAE of the zoo, or its path")
     parser.add_argument("--picture", type=Path, help="where to draw the curves (PNG)")
     parser.add_argument("--quick", action="store_true", help="one seed, two numbers of measurements, ten patches")
+    parser.add_argument("--times", action="store_true", help="afterwards, time CSGM anew on the first seed")
     arguments = parser.parse_args()
     folder = find_folder(arguments.data, files())
     if folder is None:
@@ -343,6 +360,8 @@ def main() -> int:
             part.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
     run(report, cases, folder, arguments.network, update)
+    if arguments.times:
+        retime(report, cases, folder, arguments.network)
     update()
     print(markdown(report))
     arguments.output.with_suffix(".md").write_text(markdown(report), encoding="utf-8")

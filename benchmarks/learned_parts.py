@@ -124,7 +124,7 @@ def prior(part: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, An
         for method in generative_prior.METHODS:
             row = {"measurements": count, "ratio": count / generative_prior.SIDE**2, "method": method}
             row |= {"mse": line[method], "psnr": -10 * float(np.log10(line[method])), "draws": len(runs)}
-            times = [run.get("seconds", {"csgm": run["csgm_seconds"]}).get(method) for run in runs]
+            times = [run.get("seconds", {"csgm": run.get("csgm_seconds")}).get(method) for run in runs]
             known = [t / part["setting"]["patches"] for t in times if t is not None]
             rows.append({**row, "seconds": float(np.median(known)) if known else None})
     judged = [line for line in part.get("table", []) if line["judged"] and line["factor"] is not None]

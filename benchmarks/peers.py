@@ -6,17 +6,17 @@ Gaussian matrix at 10 and 25 %, noise 0.01, DCT-l1, lam 0.02. W4: ROF denoising 
 anisotropic. The images are phantoms of tissue; batches are 32 of them, and their gap is that of the worst.
 
 A gap is `(P(x) - P*) / P*`, evaluated in float64 outside of the timing by one evaluator for all; `P*` is agreed on by
-two methods in float64 (emjax's certified solve, and an ADMM in NumPy that shares no code with it). Each package runs in
-float32 where it can, in its own environment, as a subprocess, in turn with the others, two to five rounds: A B C A B C.
-Round 0 searches the iteration counts at which a package reaches a gap of 1e-3, of 1e-4, and 0.1 dB of the optimum's
-PSNR for good; each round times them, from scratch. A batch, and an image of 2048^2, begins at the counts that one of
-512^2 (256^2) took. emjax, the first in turn, is timed twice: to the same true gap as the others ("by the same measure";
-it evaluates its certificates on the way, and more of them than a user's run would), and to a certified gap, which no
-other package gives and which comes later, for its dual settles after its primal. A package that would take longer than
-three times the bar of emjax's certified time is given up, and the time that it had is a lower bound of what it takes.
-`plain` is what one would write by hand in JAX, compiled, without certificates: the floor. Compile time is apart, and so
-is what is prepared once an instance: of W3 the product of the matrix and the transform, which all take (emjax makes its
-own, within its time).
+two methods in float64 (emjax's certified solve, and an ADMM in NumPy that shares no code with it; the report tells for
+how many items of a batch). Each package runs in float32 where it can, in its own environment, as a subprocess, in turn
+with the others, two to five rounds: A B C A B C. Round 0 searches the iteration counts at which a package reaches a gap
+of 1e-3, of 1e-4, and 0.1 dB of the optimum's PSNR for good; each round times them, from scratch. A batch, and an image
+of 2048^2, begins at the counts that one of 512^2 (256^2) took. emjax, the first in turn, is timed twice: to the same
+true gap as the others ("by the same measure"; it evaluates its certificates on the way, and more of them than a user's
+run would), and to a certified gap, which no other package gives and which comes later, for its dual settles after its
+primal. A package that would take longer than three times the bar of emjax's certified time is given up, and the time
+that it had is a lower bound of what it takes. `plain` is what one would write by hand in JAX, compiled, without
+certificates: the floor. Compile time is apart, and so is what is prepared once an instance: of W3 the product of the
+matrix and the transform, which all take (emjax makes its own, within its time).
 
     python benchmarks/peers.py -o benchmarks/results/peers.json [--only W1,W4] [--short] [--quick] [--peers emjax,sigpy]
     python benchmarks/peers.py -o benchmarks/results/peers.json --again --only W1
@@ -24,11 +24,12 @@ own, within its time).
     python benchmarks/peers.py -o benchmarks/results/peers_gpu.json --platform gpu
 
 --environments and --work name folders for the packages and for instances with their optima (default: a cache of the
-user's); --prepare makes both and times nothing; --again times all packages anew, the others at the iteration counts
-that were found for them, which only emjax and `plain` search again; --floors measures anew what the memory and the
-products of this machine allow an iteration of emjax, and keeps the times of the report. MiB is by how much a package's
-peak rises above that of loading. The JSON is written after each run of a package and a stopped run goes on from there;
-a Markdown table is written beside it. Exits with 1 if a bar is missed by the certified times.
+user's); --prepare makes both and times nothing; --again times anew all packages that reached a target, at the iteration
+counts that were found for them, which only emjax and `plain` search again (a run of it that was stopped goes on without
+--again); --floors measures anew what the memory and the products of this machine allow an iteration of emjax, and keeps
+the times of the report. MiB is by how much a package's peak rises above that of loading. The JSON is written after each
+run of a package and a stopped run goes on from there; a Markdown table is written beside it. Exits with 1 if a bar is
+missed by the certified times.
 """
 
 import argparse
@@ -319,7 +320,15 @@ def markdown(report: dict[str, Any]) -> str:
         lines.append(f"- {peer}: {found['reason'] if 'reason' in found else found['version']}")
     for name, table in report["summary"].items():
         note = report["references"][name]
-        lines += ["", f"## {name}", "", f"Two methods agree about the optimum to {abs(note['disagreement']):.1e}.", ""]
+        agreed, count = note.get("agreed_items", 1), note["case"]["count"]
+        whose = "" if count == 1 else f" of {agreed} of {count} items"
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            f"Two methods agree about the optimum{whose} to {abs(note['disagreement']):.1e}.",
+        ]
+        lines += [""]
         heads = [
             "package",
             *(f"s to {t}" for t in TARGETS),

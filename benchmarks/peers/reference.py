@@ -20,7 +20,9 @@ import numpy as np
 from instances import Instance, load, save
 from references import admm
 
-NEAR = 8e-6  # relative to the first method's optimum: the second needs no more steps
+# The second method goes on from here, relative to the first one's optimum, for half as many steps again: one that was
+# too high it would leave behind.
+NEAR = 8e-6
 
 
 def certified(instance: Instance, gap: float) -> tuple[Instance, dict[str, Any]]:
@@ -45,9 +47,9 @@ def known(instance: Instance, optimum: np.ndarray, x: np.ndarray) -> Instance:
 
 
 def second(item: Instance) -> tuple[np.ndarray, float, int]:
-    """The item alone by the second method, which stops near the first one's optimum."""
+    """The item alone by the second method, until it settles, or beyond the neighbourhood of the first one's optimum."""
     assert item.optimum is not None
-    return admm(item, enough=(1 + NEAR) * item.optimum[0])
+    return admm(item, near=(1 + NEAR) * item.optimum[0])
 
 
 def agreed(instance: Instance) -> tuple[Instance, dict[str, Any]]:

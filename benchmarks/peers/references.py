@@ -29,10 +29,13 @@ RHO = 1.8
 EVERY, SETTLED, LIMIT = 25, 1e-8, 4000  # steps between looks; relative fall in them that is none; steps at most
 
 
-def admm(instance: Instance, enough: float = 0.0) -> tuple[np.ndarray, float, int]:
-    """The image, its objective and the steps, of an instance with one item; stops at the objective `enough`, too."""
+def admm(instance: Instance, near: float = -np.inf) -> tuple[np.ndarray, float, int]:
+    """The image, its objective and the steps, of an instance with one item.
+
+    Ends where it settles, and where it has taken half as many steps again as to the objective `near`.
+    """
     step, image = _tv(instance) if instance.kind in ("inpainting", "rof") else _l1(instance)
-    best, value = np.inf, image()
+    best, value, last = np.inf, image(), LIMIT
     for n in range(1, LIMIT + 1):
         step()
         if n % EVERY == 0:
@@ -41,7 +44,9 @@ def admm(instance: Instance, enough: float = 0.0) -> tuple[np.ndarray, float, in
                 value = image().copy()
             settled = abs(best - objective) < SETTLED * objective
             best = min(best, objective)
-            if settled or best <= enough:
+            if best <= near:
+                last = min(last, n + n // 2)
+            if settled or n >= last:
                 break
     return value, best, n
 
