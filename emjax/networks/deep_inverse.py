@@ -1,18 +1,19 @@
 """DeepInverse: three large convolutions on the proxy of the image.
 
-    p = c A.T y,    x = (p +) W3 * relu(W2 * relu(W1 * (p - m) + b1) + b2) + b3
+    p = c A.T y,    x = (p +) (s) (W3 * relu(W2 * relu(W1 * (p - m) + b1) + b2) + b3)
 
 with 11x11 kernels and 64, 32, 1 channels: 259,521 parameters. The mean grey value m (of `field`) only brings the input
-near zero. Source: A. Mousavi, R. Baraniuk, Learning to invert:
-signal recovery via deep convolutional networks, ICASSP 2017.
+near zero. Source: A. Mousavi, R. Baraniuk, Learning to invert: signal recovery via deep convolutional networks, ICASSP
+2017.
 """
 
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
 from emjax.acquisition.noise import Noise
 from emjax.networks.base import Network, convolve
-from emjax.networks.starts import FIELD, check_start, linear_start, supports_start
+from emjax.networks.starts import FIELD, check_start, gaussian_start, linear_start, supports_start
 from emjax.operators import LinearOperator
 
 
@@ -23,7 +24,9 @@ class DeepInverse(Network):
     proxy. The published network has no skip, and nothing to start from; its parameters are the same.
     start: "backprojection" is the published proxy, scaled by least squares. With one matrix for every block it has
     artefacts of blocks which three layers cannot mend at low ratios: there "gaussian" is the better proxy (`starts`);
-    field: its numbers.
+    field: its numbers. scaled: what is added is in units of the proxy's own error (`s` above, of every pixel), which
+    "gaussian" knows: one network for many ratios, which cannot tell a sharp proxy from a blurred one, then takes little
+    away from the sharp ones. It needs `skip`.
     """
 
     kind = "deep-inverse"
@@ -33,11 +36,16 @@ class DeepInverse(Network):
         skip: bool = True,
         start: str = "backprojection",
         field: tuple[float, ...] = FIELD,
+        scaled: bool = False,
         *,
         rngs: nnx.Rngs,
     ) -> None:
         check_start(start, field)
-        self.skip, self.start, self.field = skip, start, field
+        if scaled and (start != "gaussian" or not skip):
+            raise ValueError(
+                'deep-inverse: scaled = true takes skip = true and start = "gaussian", whose error is known'
+            )
+        self.skip, self.start, self.field, self.scaled = skip, start, field, scaled
         he, last = nnx.initializers.he_normal(), nnx.initializers.zeros_init()
         self.layers = nnx.List(
             [
@@ -53,9 +61,12 @@ class DeepInverse(Network):
     def __call__(self, y: Array, A: LinearOperator, noise: Noise | None = None) -> Array:
         """Recover `x`, shape `(*batch, h, w)`, from `y`, shape `(*batch, *A.out_shape)`; any size."""
         y = self.measurements(y, A)
-        proxy = linear_start(self.start, self.field, y, A, noise)
+        if self.scaled:
+            proxy, scale = gaussian_start(self.field, y, A, noise)
+        else:
+            proxy, scale = linear_start(self.start, self.field, y, A, noise), jnp.ones((), y.dtype)
         first, second, last = self.layers
         v = nnx.relu(convolve(first, proxy[..., None] - self.field[0]))
         v = nnx.relu(convolve(second, v))
-        x = convolve(last, v)[..., 0]
+        x = scale * convolve(last, v)[..., 0]
         return proxy + x if self.skip else x

@@ -4,7 +4,9 @@ A patch is turned by one of the eight symmetries of the square, and its grey val
 
     x  ->  c (x^g - 1/2) + 1/2 + o,   clipped to [0, 1],   and 1 - x with the probability `inversion`
 
-with log g uniform in +-`gamma`, c - 1 in +-`gain`, o in +-`offset`. Pixels that are NaN stay so: nothing was measured.
+with log g uniform in +-`gamma`, c - 1 in +-`gain`, o in +-`offset`. Before that, a share `blurred` of the patches is
+blurred by a Gaussian with a standard deviation uniform in [0, `blur`] pixels, as by a wide beam or a magnification that
+resolves more than there is. Pixels that are NaN stay so: nothing was measured.
 """
 
 import dataclasses
@@ -19,7 +21,7 @@ from emjax.training.data import Images
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Strengths, see the top of this file; 0 switches one off. `inversion` and `binning` are probabilities.
+    """Strengths, see the top of this file; 0 switches one off. `inversion`, `binning`, `blurred` are probabilities.
 
     `binning`: patches twice as large are averaged 2 x 2 (where the image is large enough): another pixel size.
     """
@@ -30,12 +32,23 @@ class Augmentation:
     gamma: float = 0.0
     inversion: float = 0.0
     binning: float = 0.0
+    blur: float = 0.0
+    blurred: float = 0.0
 
     def check(self) -> None:
         """Raises ValueError for an entry outside of its range, naming the key."""
-        for key, most in (("gain", 1.0), ("offset", 1.0), ("gamma", 3.0), ("inversion", 1.0), ("binning", 1.0)):
-            if not 0 <= getattr(self, key) <= most:
-                raise ValueError(f"data.augment.{key} is a number in [0, {most:g}], got {getattr(self, key)}")
+        most = {
+            "gain": 1.0,
+            "offset": 1.0,
+            "gamma": 3.0,
+            "inversion": 1.0,
+            "binning": 1.0,
+            "blur": 16.0,
+            "blurred": 1.0,
+        }
+        for key, bound in most.items():
+            if not 0 <= getattr(self, key) <= bound:
+                raise ValueError(f"data.augment.{key} is a number in [0, {bound:g}], got {getattr(self, key)}")
 
 
 def random_crops(
@@ -84,6 +97,9 @@ def augment(
         turn, *grey = jax.random.split(key, 5)
         if how.symmetries:
             x = symmetry(x, jax.random.randint(turn, (), 0, 8))
+        if how.blur and how.blurred:
+            which, width = jax.random.uniform(jax.random.fold_in(key, 5), (2,))
+            x = jnp.where(which < how.blurred, blur(x, how.blur * width), x)
         if how.gamma:
             # Not at 0, where the power has no finite derivative; nobody differentiates here, but NaNs spread.
             x = jnp.maximum(x, 1e-6) ** jnp.exp(how.gamma * jax.random.uniform(grey[0], minval=-1.0))
@@ -97,6 +113,22 @@ def augment(
         return x
 
     return jax.vmap(one)(jax.random.split(key, patches.shape[0]), patches)
+
+
+def blur(x: Float[Array, "n n"], sigma: Array) -> Float[Array, "n n"]:
+    """A square image blurred by a Gaussian of that standard deviation, pixels; at its edges by the part that is inside.
+
+    NaN where it was.
+    """
+    lag = jnp.square(jnp.arange(len(x))[:, None] - jnp.arange(len(x)))
+    kernel = jnp.exp(-0.5 * lag / jnp.maximum(sigma, 1e-2) ** 2).astype(x.dtype)
+    known = jnp.isfinite(x)
+
+    def smooth(v: Array) -> Array:
+        return jnp.matmul(jnp.matmul(kernel, v, precision="highest"), kernel, precision="highest")
+
+    total = smooth(known.astype(x.dtype))
+    return jnp.where(known, smooth(jnp.where(known, x, 0)) / jnp.where(known, total, 1), jnp.nan)
 
 
 def symmetry(x: Float[Array, "n n"], number: Array) -> Float[Array, "n n"]:

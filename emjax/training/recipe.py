@@ -276,6 +276,6 @@ def _check_scans(data: Data) -> None:
             source.scan.check(f"data.train[{i}].scan")
         elif data.scans:
             raise ValueError(f"data.train[{i}] has no scan, other sets have: give it to all of them or to none")
-    for key in ("gamma", "binning"):
+    for key in ("gamma", "binning", "blurred"):
         if data.scans and getattr(data.augment, key):
             raise ValueError(f"data.augment.{key} would change the noise of scans from pixel to pixel; set it to 0")

@@ -66,8 +66,8 @@ def backprojection(y: np.ndarray, op: Matrix) -> np.ndarray:
     return x * np.real(np.vdot(again, y.ravel())) / np.real(np.vdot(again, again))
 
 
-def gaussian(field: Any, y: np.ndarray, op: Matrix, sigma: float) -> np.ndarray:
-    """Block by block, `mean + R A.T (A R A.T + sigma^2 I)^-1 (y - A mean)`."""
+def gaussian(field: Any, y: np.ndarray, op: Matrix, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """Block by block, `mean + R A.T (A R A.T + sigma^2 I)^-1 (y - A mean)`, and the deviation of its error."""
     assert op.block is not None
     (a, b), (h, w) = op.block_shape, op.in_shape
     mean, white, level, *variances = field
@@ -81,28 +81,32 @@ def gaussian(field: Any, y: np.ndarray, op: Matrix, sigma: float) -> np.ndarray:
     system += (sigma**2 + 1e-6 * system.diagonal().max()) * np.eye(len(phi))
     rows, columns = y.shape[:2]
     x = np.zeros((rows * a, columns * b))
+    left = covariance - covariance @ phi.T @ np.linalg.solve(system, phi @ covariance)
     for k in range(rows):
         for m in range(columns):
             found = mean + covariance @ phi.T @ np.linalg.solve(system, y[k, m] - mean * phi.sum(1))
             x[k * a : (k + 1) * a, m * b : (m + 1) * b] = found.reshape(a, b)
-    return x[:h, :w]
+    deviation = np.tile(np.sqrt(left.diagonal()).reshape(a, b), (rows, columns))
+    return x[:h, :w], deviation[:h, :w]
 
 
 def start(settings: dict[str, Any], y: np.ndarray, op: Matrix, noise: Any) -> np.ndarray:
     if settings["start"] == "backprojection":
         return backprojection(y, op)
-    return gaussian(settings["field"], y, op, 0.0 if noise is None else float(noise.read_sigma))
+    return gaussian(settings["field"], y, op, 0.0 if noise is None else float(noise.read_sigma))[0]
 
 
 # Networks.
 
 
 def deep_inverse(weights: Weights, settings: dict[str, Any], y: np.ndarray, op: Matrix, noise: Any) -> np.ndarray:
-    proxy = start(settings, y, op, noise)
+    proxy, scale = start(settings, y, op, noise), 1.0
+    if settings["scaled"]:
+        proxy, scale = gaussian(settings["field"], y, op, float(noise.read_sigma))
     v = (proxy - settings["field"][0])[..., None]
     v = relu(layer(weights, "layers/0", v))
     v = relu(layer(weights, "layers/1", v))
-    x = layer(weights, "layers/2", v)[..., 0]
+    x = scale * layer(weights, "layers/2", v)[..., 0]
     return proxy + x if settings["skip"] else x
 
 

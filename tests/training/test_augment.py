@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from emjax.training import Augmentation, Images
-from emjax.training.augment import augment, random_crops, symmetry
+from emjax.training.augment import augment, blur, random_crops, symmetry
 
 RNG = np.random.default_rng(0)
 PICTURES = [RNG.integers(0, 256, size, np.uint8) for size in ((20, 31), (9, 8), (40, 11))]
@@ -53,6 +54,23 @@ def test_the_eight_symmetries_are_those_of_the_square() -> None:
     ours = {tuple(np.asarray(symmetry(x, jnp.asarray(i))).ravel()) for i in range(8)}
     theirs = {tuple(np.rot90(y, k).ravel()) for y in (np.asarray(x), np.asarray(x.T)) for k in range(4)}
     assert ours == theirs
+
+
+def test_a_share_of_the_patches_is_blurred_by_a_gaussian() -> None:
+    x = RNG.random((400, 24, 24)).astype(np.float32)
+    how = Augmentation(symmetries=False, blur=2.0, blurred=0.25)
+    y = np.asarray(change(jax.random.key(5), x, how))
+    same = np.all(y == x, axis=(1, 2))
+    assert 0.65 < same.mean() < 0.85
+    assert np.var(y[~same]) < 0.5 * np.var(x)
+    expected = gaussian_filter(x[0].astype(float), 1.3, mode="constant", truncate=20)
+    expected /= gaussian_filter(np.ones((24, 24)), 1.3, mode="constant", truncate=20)
+    np.testing.assert_allclose(blur(jnp.asarray(x[0]), jnp.float32(1.3)), expected, atol=2e-4)
+    # What was not measured stays so, and counts for nothing.
+    x[0, 3:5, 4] = np.nan
+    found = np.asarray(blur(jnp.asarray(x[0]), jnp.float32(1.0)))
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(x[0]))
+    assert found[2, 4] == pytest.approx(np.nanmean(x[0, :6, 1:8]), abs=0.3)
 
 
 def test_grey_changes_stay_in_range_and_follow_the_key() -> None:

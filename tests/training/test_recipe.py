@@ -116,7 +116,7 @@ def test_a_wrong_network_or_task_is_an_error_that_names_it(path: str, value: obj
         build(parse_recipe(with_(path, value), "r"))
 
 
-@pytest.mark.parametrize("key", ["gamma", "binning"])
+@pytest.mark.parametrize("key", ["gamma", "binning", "blurred"])
 def test_scans_allow_no_changes_of_their_noise(key: str) -> None:
     table = with_("data.train", [{"files": "a", "scan": {"ratio": 0.5}}])
     table["data"]["augment"] = {key: 0.1}
