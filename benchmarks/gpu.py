@@ -20,7 +20,7 @@ import argparse
 import functools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from emjax.solvers import PDHG
 LAM, SIGMA, RATIO = 0.0157, 0.05, 0.25  # the weight that rules choose for such scans
 NUMBERS = 12  # read or written a pixel and iteration
 BANDWIDTH_BAR, SPEED_BAR = 0.7, 100.0
+TV = "tv, certified to 1e-4"
 
 
 def copy_bandwidth(gib: float) -> float:
@@ -70,8 +71,8 @@ def iteration(y: jax.Array, A: PixelSampling, check_every: int) -> float:
     return (many - few) / 200
 
 
-def methods(truth: jax.Array, y: jax.Array, A: PixelSampling) -> dict[str, dict[str, float]]:
-    """Seconds and mean PSNR of each."""
+def methods(truth: jax.Array, y: jax.Array, A: PixelSampling) -> Iterator[tuple[str, dict[str, float]]]:
+    """Each method, its seconds and its mean PSNR; certified TV first."""
     noise = Noise(0.0, SIGMA)
 
     @jax.jit
@@ -79,28 +80,24 @@ def methods(truth: jax.Array, y: jax.Array, A: PixelSampling) -> dict[str, dict[
         problem = emjax.Problem(emjax.LeastSquares(A, y), emjax.TV(LAM))
         return emjax.solve(problem, gap=1e-4, max_steps=5000)
 
-    runs: dict[str, Callable[[], jax.Array]] = {"tv, certified to 1e-4": lambda: tv(y, A).value}
-    spectral = emjax.load("spectral")
-    fitted = spectral.fit(y, A)
-    runs["spectral, automatic"] = lambda: spectral(y, A)
-    runs["spectral, weights given"] = lambda: fitted(y, A)
+    runs: dict[str, Callable[[], jax.Array]] = {TV: lambda: tv(y, A).value}
     for name in emjax.zoo.names():
         recon = emjax.load(name)
         if not isinstance(recon, emjax.reconstructors.ScanRecovery):
             continue
         runs[f"{name}, float32"] = functools.partial(recon, y, A, noise)
         runs[f"{name}, bfloat16"] = functools.partial(narrow(recon), y, A, noise)
-    found = {}
+    spectral = emjax.load("spectral")
+    runs["spectral, automatic"] = lambda: spectral(y, A)
+    fitted = functools.cache(lambda: spectral.fit(y, A))
+    runs["spectral, weights given"] = lambda: fitted()(y, A)
     for name, run in runs.items():
-        quality = float(jnp.mean(psnr(run(), truth)))
-        found[name] = {"seconds": median(run, 3), "psnr": quality}
-        print(name, found[name], flush=True)
-    solution = tv(y, A)
-    found["tv, certified to 1e-4"] |= {
-        "steps": float(jnp.median(solution.steps)),
-        "converged": float(jnp.mean(solution.status == 0)),
-    }
-    return found
+        found = {"psnr": float(jnp.mean(psnr(run(), truth))), "seconds": median(run, 3)}
+        if name == TV:
+            solution = tv(y, A)
+            found["steps"] = float(jnp.median(solution.steps))
+            found["converged"] = float(jnp.mean(solution.status == 0))
+        yield name, found
 
 
 def narrow(recon: Any) -> Any:
@@ -121,6 +118,17 @@ def readme(report: dict[str, Any]) -> dict[str, Any]:
     rows += [[k, v["seconds"], None, v["times_faster_than_tv"]] for k, v in report["methods"].items()]
     batch = f"{report['batch']} of {report['size']}^2, {report['device']}"
     return {"columns": [batch, "seconds", "of the copy bandwidth", "times faster than TV"], "rows": rows}
+
+
+def judge(report: dict[str, Any]) -> None:
+    """The two bars, and the README's rows."""
+    reached = report["iteration"]["certificate every 20 steps"]["share_of_bandwidth"]
+    compact = [e["times_faster_than_tv"] for n, e in report["methods"].items() if n.startswith("scan-compact")]
+    report["bars"] = {
+        "share of the copy bandwidth": [reached, BANDWIDTH_BAR],
+        "scan-compact over certified tv": [max(compact, default=0.0), SPEED_BAR],
+    }
+    report["readme"] = readme(report)
 
 
 def main() -> int:
@@ -147,21 +155,14 @@ def main() -> int:
         found = iteration(y, A, every)
         report["iteration"][name] = {"seconds": found, "share_of_bandwidth": floor / found}
         print(name, report["iteration"][name], flush=True)
-    report["methods"] = methods(truth, y, A)
-    slow = report["methods"]["tv, certified to 1e-4"]["seconds"]
-    for entry in report["methods"].values():
-        entry["times_faster_than_tv"] = slow / entry["seconds"]
-    reached = report["iteration"]["certificate every 20 steps"]["share_of_bandwidth"]
-    quickest = max(
-        [e["times_faster_than_tv"] for n, e in report["methods"].items() if n.startswith("scan-compact")] or [0]
-    )
-    report["bars"] = {
-        "share of the copy bandwidth": [reached, BANDWIDTH_BAR],
-        "scan-compact over certified tv": [quickest, SPEED_BAR],
-    }
-    report["readme"] = readme(report)
-    with io.atomic_path(args.output) as temporary:
-        temporary.write_text(json.dumps(report, indent=1) + "\n")
+    report["methods"] = {}
+    for name, found in methods(truth, y, A):  # written after each: a machine that is lent may be taken back
+        slow = report["methods"].get(TV, found)["seconds"]
+        report["methods"][name] = found | {"times_faster_than_tv": slow / found["seconds"]}
+        print(name, report["methods"][name], flush=True)
+        judge(report)
+        with io.atomic_path(args.output) as temporary:
+            temporary.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report["bars"]))
     return int(on_gpu and any(value < bar for value, bar in report["bars"].values()))
 

@@ -1,20 +1,20 @@
 """DeepInverse: three large convolutions on the proxy of the image.
 
-    p = c A.T y,    x = (p +) (s) (W3 * relu(W2 * relu(W1 * (p - m) + b1) + b2) + b3)
+    p = c A.T y,    x = (p +) W3 * relu(W2 * relu(W1 * (p - m) + b1) + b2) + b3
 
 with 11x11 kernels and 64, 32, 1 channels: 259,521 parameters. The mean grey value m (of `field`) only brings the input
 near zero. Source: A. Mousavi, R. Baraniuk, Learning to invert: signal recovery via deep convolutional networks, ICASSP
 2017.
 """
 
-import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
 from emjax.acquisition.noise import Noise
 from emjax.networks.base import Network, convolve
-from emjax.networks.starts import FIELD, check_start, gaussian_start, linear_start, supports_start
+from emjax.networks.starts import FIELD, Estimate, check_start, linear_start, supports_start
 from emjax.operators import LinearOperator
+from emjax.operators.base import map_batch
 
 
 class DeepInverse(Network):
@@ -24,9 +24,10 @@ class DeepInverse(Network):
     proxy. The published network has no skip, and nothing to start from; its parameters are the same.
     start: "backprojection" is the published proxy, scaled by least squares. With one matrix for every block it has
     artefacts of blocks which three layers cannot mend at low ratios: there "gaussian" is the better proxy (`starts`);
-    field: its numbers. scaled: what is added is in units of the proxy's own error (`s` above, of every pixel), which
-    "gaussian" knows: one network for many ratios, which cannot tell a sharp proxy from a blurred one, then takes little
-    away from the sharp ones. It needs `skip`.
+    field: its numbers.
+    posterior: what is added is in units of the error s that "gaussian" expects of its proxy at every pixel, and what of
+    it contradicts the measurements is taken off (`Estimate.unseen`). One network for many ratios cannot tell a sharp
+    proxy from a blurred one; so it takes little away from the sharp ones. It needs `skip`.
     """
 
     kind = "deep-inverse"
@@ -36,16 +37,16 @@ class DeepInverse(Network):
         skip: bool = True,
         start: str = "backprojection",
         field: tuple[float, ...] = FIELD,
-        scaled: bool = False,
+        posterior: bool = False,
         *,
         rngs: nnx.Rngs,
     ) -> None:
         check_start(start, field)
-        if scaled and (start != "gaussian" or not skip):
+        if posterior and (start != "gaussian" or not skip):
             raise ValueError(
-                'deep-inverse: scaled = true takes skip = true and start = "gaussian", whose error is known'
+                'deep-inverse: posterior = true takes skip = true and start = "gaussian", which knows its error'
             )
-        self.skip, self.start, self.field, self.scaled = skip, start, field, scaled
+        self.skip, self.start, self.field, self.posterior = skip, start, field, posterior
         he, last = nnx.initializers.he_normal(), nnx.initializers.zeros_init()
         self.layers = nnx.List(
             [
@@ -61,12 +62,19 @@ class DeepInverse(Network):
     def __call__(self, y: Array, A: LinearOperator, noise: Noise | None = None) -> Array:
         """Recover `x`, shape `(*batch, h, w)`, from `y`, shape `(*batch, *A.out_shape)`; any size."""
         y = self.measurements(y, A)
-        if self.scaled:
-            proxy, scale = gaussian_start(self.field, y, A, noise)
-        else:
-            proxy, scale = linear_start(self.start, self.field, y, A, noise), jnp.ones((), y.dtype)
+        if self.posterior:
+            parts = (A, Noise() if noise is None else noise)
+            return map_batch(lambda parts, y: self._item(y, *parts), parts, y, A.out_shape)
+        proxy = linear_start(self.start, self.field, y, A, noise)
+        return proxy + self._added(proxy) if self.skip else self._added(proxy)
+
+    def _item(self, y: Array, A: LinearOperator, noise: Noise) -> Array:
+        estimate = Estimate.of(self.field, A, noise, y.dtype)
+        proxy = estimate.start(y)
+        return proxy + estimate.unseen(estimate.error() * self._added(proxy))
+
+    def _added(self, proxy: Array) -> Array:
         first, second, last = self.layers
         v = nnx.relu(convolve(first, proxy[..., None] - self.field[0]))
         v = nnx.relu(convolve(second, v))
-        x = scale * convolve(last, v)[..., 0]
-        return proxy + x if self.skip else x
+        return convolve(last, v)[..., 0]

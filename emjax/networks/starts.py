@@ -14,10 +14,9 @@ how far off it is: the deviation of its own error, the root of the diagonal of R
 Nothing in it is trained.
 """
 
-import functools
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -67,54 +66,81 @@ def linear_start(start: str, field: Sequence[float], y: Array, A: LinearOperator
     return map_batch(lambda parts, y: _item(start, field, y, *parts), parts, y, A.out_shape)
 
 
-def gaussian_start(
-    field: Sequence[float], y: Array, A: LinearOperator, noise: Noise | None = None
-) -> tuple[Array, Array]:
-    """The start "gaussian" and the standard deviation of its error in that field, both `(*batch, *A.in_shape)`."""
-    parts = (A, Noise() if noise is None else noise)
-    return map_batch(lambda parts, y: _estimate(field, y, *parts), parts, y, A.out_shape)
-
-
 def _item(start: str, field: Sequence[float], y: Array, A: LinearOperator, noise: Noise) -> Array:
     if start == "backprojection":
         x = A.adjoint(y)
         again = A.forward(x)
         power = jnp.sum(jnp.abs(again) ** 2)
         return x * (jnp.sum(jnp.real(jnp.conj(again) * y)) / jnp.where(power > 0, power, 1))
-    return _estimate(field, y, A, noise)[0]
+    return Estimate.of(field, A, noise, y.dtype).start(y)
 
 
-def _estimate(field: Sequence[float], y: Array, A: LinearOperator, noise: Noise) -> tuple[Array, Array]:
-    # Counting noise depends on the image, which is not known yet.
-    variance = jnp.square(noise.read_sigma).astype(y.dtype)
-    if not isinstance(A, Blockwise):
-        x, deviation = _gaussian(field, y[None], A, variance)
-        return x[0], deviation
-    blocks = y.reshape(-1, *A.op.out_shape)
-    x, deviation = _gaussian(field, blocks, A.op, variance)
-    return A.join(x), A.join(jnp.broadcast_to(deviation, x.shape))
+class Estimate(NamedTuple):
+    """The linear estimate "gaussian" of one operator without batch axes.
+
+    Of one block: `matrix` is A.T; with L L.T = A R A.T + sigma^2 I, `factor` is L and `known` L^-1 A R; `variance` is
+    sigma^2, `deviation` (its `in_shape`) the standard deviation of the estimate's error in the field.
+    """
+
+    A: LinearOperator
+    mean: Array
+    matrix: Array
+    factor: Array
+    known: Array
+    variance: Array
+    deviation: Array
+
+    @classmethod
+    def of(cls, field: Sequence[float], A: LinearOperator, noise: Noise, dtype: Any) -> Self:
+        op = A.op if isinstance(A, Blockwise) else A
+        n = math.prod(op.in_shape)
+        units = jnp.eye(n, dtype=dtype).reshape(n, *op.in_shape)
+        matrix = jax.vmap(op.forward)(units).reshape(n, -1)  # A.T
+        covariance = _covariance(field, op.in_shape).astype(dtype)
+        cross = jnp.matmul(covariance, matrix, precision="highest")  # R A.T
+        system = jnp.matmul(matrix.T, cross, precision="highest")
+        # Counting noise depends on the image, which is not known yet.
+        variance = jnp.square(noise.read_sigma).astype(dtype)
+        factor = _factor(system, variance)
+        known = jax.scipy.linalg.solve_triangular(factor, cross.T, lower=True)
+        left = jnp.maximum(jnp.diagonal(covariance) - jnp.sum(jnp.square(known), 0), 0)
+        deviation = jnp.sqrt(left).reshape(op.in_shape)
+        return cls(A, jnp.asarray(field[0], dtype), matrix, factor, known, variance, deviation)
+
+    def start(self, y: Array) -> Array:
+        """The image, `A.in_shape`, from all of its measurements `A.out_shape`."""
+        centred = self._cut(y) - self.mean * jnp.sum(self.matrix, 0)
+        weights = jax.scipy.linalg.solve_triangular(self.factor, centred.T, lower=True)
+        return self._paste(self.mean + jnp.matmul(weights.T, self.known, precision="highest"))
+
+    def unseen(self, v: Array) -> Array:
+        """`v - A.T (A A.T + sigma^2 / s^2 I)^-1 A v`, s^2 the mean variance of the estimate's error, `A.in_shape`.
+
+        What of a change v of the estimate the measurements leave open; without noise A of it is zero.
+        """
+        system = jnp.matmul(self.matrix.T, self.matrix, precision="highest")
+        expected = jnp.mean(jnp.square(self.deviation))
+        factor = _factor(system, self.variance / jnp.maximum(expected, 1e-12))
+        weights = jax.scipy.linalg.cho_solve((factor, True), self._cut(self.A.forward(v)).T)
+        return v - self._paste(jnp.matmul(weights.T, self.matrix.T, precision="highest"))
+
+    def error(self) -> Array:
+        """The deviation of the error at every pixel, `A.in_shape`."""
+        blocks = self.A.out_shape[: -len(self.A.op.out_shape)] if isinstance(self.A, Blockwise) else (1,)
+        return self._paste(jnp.broadcast_to(self.deviation.ravel(), (math.prod(blocks), self.deviation.size)))
+
+    def _cut(self, y: Array) -> Array:
+        return y.reshape(-1, self.matrix.shape[1])
+
+    def _paste(self, x: Array) -> Array:
+        x = x.reshape(-1, *self.deviation.shape)
+        return self.A.join(x) if isinstance(self.A, Blockwise) else x[0]
 
 
-def _gaussian(field: Sequence[float], y: Array, op: LinearOperator, variance: Array) -> tuple[Array, Array]:
-    """The estimates of blocks from their measurements, `(blocks, *op.in_shape)`, and their deviation, `op.in_shape`."""
-    n = math.prod(op.in_shape)
-    units = jnp.eye(n, dtype=y.dtype).reshape(n, *op.in_shape)
-    matrix = jax.vmap(op.forward)(units).reshape(n, -1)  # A.T
-    covariance = _covariance(field, op.in_shape).astype(y.dtype)
-    cross = jnp.matmul(covariance, matrix, precision="highest")  # R A.T
-    system = jnp.matmul(matrix.T, cross, precision="highest")
+def _factor(system: Array, variance: Array) -> Array:
+    """The Cholesky factor of `system + variance I`, and a trace more for rounding; rows of zeros do no harm."""
     level = jnp.diagonal(system)
-    # A trace of ridge for rounding; rows that measure nothing must not make it singular.
-    ridge = variance + 1e-6 * jnp.max(level) + jnp.where(level > 0, 0, 1)
-    factor = jnp.linalg.cholesky(system + jnp.diag(ridge))
-    mean = jnp.asarray(field[0], y.dtype)
-    centred = y.reshape(len(y), -1) - mean * jnp.sum(matrix, 0)
-    # With L L.T the system, both need L^-1 A R.
-    solve = functools.partial(jax.scipy.linalg.solve_triangular, factor, lower=True)
-    known = solve(cross.T)
-    x = mean + jnp.matmul(solve(centred.T).T, known, precision="highest")
-    left = jnp.maximum(jnp.diagonal(covariance) - jnp.sum(jnp.square(known), 0), 0)
-    return x.reshape(len(y), *op.in_shape), jnp.sqrt(left).reshape(op.in_shape)
+    return jnp.linalg.cholesky(system + jnp.diag(variance + 1e-6 * jnp.max(level) + jnp.where(level > 0, 0, 1)))
 
 
 def _covariance(field: Sequence[float], shape: Shape) -> Array:

@@ -138,6 +138,13 @@ def solve(
     for name in ("check_every", "inner_steps"):  # of 0 or less, the loop would never end, or do nothing
         if hasattr(solver, name):
             count(f"{name} of {type(solver).__name__}", getattr(solver, name), 1)
+    for name, bound in (("relaxation", 2.0), ("rho", math.inf)):  # at or beyond the ends nothing converges
+        value = getattr(solver, name, None)
+        if value is None or isinstance(value, jax.core.Tracer):
+            continue
+        if not bool(np.all((np.asarray(value) > 0) & (np.asarray(value) < bound))):
+            interval = f"between 0 and {bound:g}" if bound < math.inf else "above 0, and finite"
+            raise ValueError(f"{name} of {type(solver).__name__} is {interval}, got {value}")
     if jnp.ndim(gap) != 0:
         raise ValueError(f"gap is one number for all items, got shape {jnp.shape(gap)}")
     if not isinstance(gap, jax.core.Tracer) and not float(gap) >= 0:

@@ -68,8 +68,8 @@ _level = jnp.float32(0.3)
 
 CASES: dict[str, Case] = {
     "deep-inverse": Case("deep-inverse", "pixels", plain.deep_inverse, 259_521, start=True),
-    "deep-inverse-scaled": Case(
-        "deep-inverse", "blocks", plain.deep_inverse, 259_521, {"start": "gaussian", "scaled": True}, _read, True
+    "deep-inverse-posterior": Case(
+        "deep-inverse", "blocks", plain.deep_inverse, 259_521, {"start": "gaussian", "posterior": True}, _read, True
     ),
     "ista-net": Case("ista-net", "fourier", plain.ista_net, 724, {"phases": 2, "width": 4}),
     "ista-net-plus": Case("ista-net-plus", "blocks", plain.ista_net_plus, 760, _blocks, _read),

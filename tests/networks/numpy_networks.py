@@ -90,6 +90,17 @@ def gaussian(field: Any, y: np.ndarray, op: Matrix, sigma: float) -> tuple[np.nd
     return x[:h, :w], deviation[:h, :w]
 
 
+def unseen(v: np.ndarray, op: Matrix, ratio: float) -> np.ndarray:
+    """Block by block, `v - A.T (A A.T + ratio I)^-1 A v`."""
+    assert op.block is not None
+    (a, b), (h, w), phi = op.block_shape, op.in_shape, op.block
+    y = op.forward(v)
+    weights = np.linalg.solve(phi @ phi.T + ratio * np.eye(len(phi)), y.reshape(-1, len(phi)).T)
+    rows, columns = y.shape[:2]
+    seen = (phi.T @ weights).T.reshape(rows, columns, a, b).swapaxes(1, 2).reshape(rows * a, columns * b)
+    return v - seen[:h, :w]
+
+
 def start(settings: dict[str, Any], y: np.ndarray, op: Matrix, noise: Any) -> np.ndarray:
     if settings["start"] == "backprojection":
         return backprojection(y, op)
@@ -101,12 +112,16 @@ def start(settings: dict[str, Any], y: np.ndarray, op: Matrix, noise: Any) -> np
 
 def deep_inverse(weights: Weights, settings: dict[str, Any], y: np.ndarray, op: Matrix, noise: Any) -> np.ndarray:
     proxy, scale = start(settings, y, op, noise), 1.0
-    if settings["scaled"]:
-        proxy, scale = gaussian(settings["field"], y, op, float(noise.read_sigma))
+    if settings["posterior"]:
+        sigma = float(noise.read_sigma)
+        proxy, scale = gaussian(settings["field"], y, op, sigma)
     v = (proxy - settings["field"][0])[..., None]
     v = relu(layer(weights, "layers/0", v))
     v = relu(layer(weights, "layers/1", v))
     x = scale * layer(weights, "layers/2", v)[..., 0]
+    if settings["posterior"]:
+        a, b = op.block_shape
+        return proxy + unseen(x, op, sigma**2 / np.mean(scale[:a, :b] ** 2))
     return proxy + x if settings["skip"] else x
 
 

@@ -22,7 +22,7 @@ COMPLEX = Fourier((6, 5), real=False)
 REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "unknown kind": (lambda: build("resnet"), ValueError, "unknown network 'resnet'; there are deep-inverse, "),
     "unknown setting": (lambda: build("modl", {"depht": 3}), TypeError, "modl has no setting depht; it has phases, "),
-    "scaled": (lambda: build("deep-inverse", {"scaled": True}), ValueError, 'takes skip = true and start = "gaussian"'),
+    "posterior": (lambda: build("deep-inverse", {"posterior": True}), ValueError, "takes skip = true and start"),
     "start": (lambda: build("deep-inverse", {"start": "zero"}), ValueError, "unknown start 'zero'; there are backproj"),
     "field": (lambda: build("ista-net", {"field": [0.5, 1.0]}), ValueError, "a field is (mean, white, level"),
     "phases": (lambda: build("ista-net", {"phases": 0}), ValueError, "1 or more phases of 2 or more channels"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from emjax.acquisition.noise import Noise
-from emjax.networks.starts import FIELD, LENGTHS, estimate_field, linear_start
+from emjax.networks.starts import FIELD, LENGTHS, Estimate, estimate_field, linear_start
 from emjax.operators import Blockwise, Dense, PixelSampling
 
 
@@ -54,6 +54,21 @@ def test_rows_that_measure_nothing_do_no_harm() -> None:
     image = jnp.asarray(textures(1, 8, FIELD)[0], jnp.float32)
     x = linear_start("gaussian", FIELD, all_of_them(image), all_of_them)
     np.testing.assert_allclose(x, linear_start("gaussian", FIELD, some(image), some), atol=1e-4)
+
+
+def test_what_the_measurements_leave_open_and_the_error_that_is_expected() -> None:
+    field = (0.5, 0.001, 0.01, 0.005, 0.01, 0.0)
+    images = jnp.asarray(textures(40, 64, field), jnp.float32)
+    rows = np.linalg.qr(np.random.default_rng(1).standard_normal((64, 12)))[0].T.astype("f4")
+    A = Blockwise(Dense(rows, (8, 8)), (64, 64))
+    v = jax.random.normal(jax.random.key(0), (64, 64))
+    exact, noisy = (Estimate.of(field, A, Noise(0.0, s), v.dtype).unseen(v) for s in (0.0, 100.0))
+    np.testing.assert_allclose(A(exact), jnp.zeros(A.out_shape), atol=1e-5)
+    np.testing.assert_allclose(v - exact, A.adjoint(A(v)), atol=1e-5)
+    np.testing.assert_allclose(noisy, v, atol=1e-4)
+    estimate = Estimate.of(field, A, Noise(), v.dtype)
+    errors = jax.vmap(lambda image: estimate.start(A(image)) - image)(images)
+    assert float(jnp.mean(errors**2)) == pytest.approx(float(jnp.mean(estimate.error() ** 2)), rel=0.05)
 
 
 def test_the_field_of_images_is_found() -> None:
