@@ -63,7 +63,7 @@ from peers_environments import (
 )
 from peers_optima import OPTIMA, instance_file, slug
 from peers_tables import BARS, markdown, readme, summarise, verdict
-from sparse_scans import earlier_report, save_report
+from reports import earlier_report, save_report
 
 ON_GPU = (*OURS, "scico", "deepinv")  # the others know none, or need CuPy beside code of their own
 KINDS = {  # what each package can solve as well as it is meant to
