@@ -121,14 +121,13 @@ def packages(
 ) -> dict[str, tuple[str, dict[str, str]]]:
     """The interpreter of each package and the variables of its process; the report learns the releases."""
     found = {peer: (sys.executable, surroundings(peer, platform)) for peer in OURS if peer in wanted}
-    for peer in (p for p in REQUIREMENTS if p in wanted):
-        if peer in given:
-            try:
-                report["peers"][peer] = {"version": version(peer, given[peer], platform)}
-            except ValueError as error:
-                raise SystemExit(f"--python {peer}={given[peer]}: {error}") from error
-            found[peer] = given[peer], surroundings(peer, platform, given=True)
-            continue
+    for peer in (p for p in given if p in wanted):
+        try:
+            report["peers"][peer] = {"version": version(peer, given[peer], platform)}
+        except ValueError as error:
+            raise SystemExit(f"--python {peer}={given[peer]}: {error}") from error
+        found[peer] = given[peer], surroundings(peer, platform, given=True)
+    for peer in (p for p in REQUIREMENTS if p in wanted and p not in given):
         made = environment(folder, peer, platform == "gpu")
         if "python" in made:
             found[peer] = made["python"], surroundings(peer, platform)
