@@ -28,15 +28,15 @@ user's); --python scico=PYTHON takes an interpreter that has the package, and wh
 environment. The optima are those of peers/optima.json where the instance is the same, and are added to it where they
 were computed; --prepare makes environments and instances and times nothing.
 
---case "W1, 512, batch of 32" chooses one case, and may be repeated; --rounds 1 times each package once, where it runs
-at all counts. --counts REPORT takes the counts of another run for packages that reached 1e-4 there, and runs each and a
-tenth more, as another machine rounds otherwise; the counts reported are those that reached the targets here. --again
-times anew all packages that reached a target, at the iteration counts that were found for them, which only emjax and
-`plain` search again (a run of it that was stopped goes on without --again); --floors measures anew what the memory and
-the products of this machine allow an iteration of emjax, and keeps the times of the report. MiB is by how much a
-package's peak rises above that of loading, in the memory of the host. The JSON is written after each run of a package
-and a stopped run goes on from there; a Markdown table is written beside it. Exits with 1 if a bar is missed by the
-certified times.
+--case "W1, 512, batch of 32" chooses one case, and may be repeated; --rounds 1 ends after the round that searches,
+whose solves are timed, too. --counts REPORT takes the counts of another run for packages that reached 1e-4 there, and
+runs each and a tenth more, as another machine rounds otherwise; the counts reported are those that reached the targets
+here. --again times anew all packages that reached a target, at the iteration counts that were found for them, which
+only emjax and `plain` search again (a run of it that was stopped goes on without --again); --floors measures anew what
+the memory and the products of this machine allow an iteration of emjax, and keeps the times of the report. MiB is by
+how much a package's peak rises above that of loading, in the memory of the host. The JSON is written after each run of
+a package and a stopped run goes on from there; a Markdown table is written beside it. Exits with 1 if a bar is missed
+by the certified times.
 """
 
 import argparse
