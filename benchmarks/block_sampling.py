@@ -32,7 +32,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sparse_scans import CROPS, IMAGES, earlier_report, find_folder, judge, load_crop, refine, save_report
+from reports import earlier_report, save_report
+from sparse_scans import CROPS, IMAGES, find_folder, judge, load_crop, refine
 
 import emjax
 from emjax import LeastSquares, solve, zoo

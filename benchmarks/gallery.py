@@ -33,7 +33,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tifffile
-from sparse_scans import CROPS, earlier_report, find_folder, save_report
+from reports import earlier_report, save_report
+from sparse_scans import CROPS, find_folder
 
 import emjax
 from emjax import TV, Box, LeastSquares, Problem, Term, solve

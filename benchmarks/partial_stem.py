@@ -42,8 +42,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tifffile
+from reports import earlier_report, save_report
 from scipy.ndimage import correlate
-from sparse_scans import earlier_report, find_folder, save_report
+from sparse_scans import find_folder
 
 import emjax
 from emjax.metrics import psnr, ssim

@@ -14,7 +14,6 @@ written beside it. Exits with 1 if a bar is missed, 2 without the data.
 """
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -26,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tifffile
+from reports import earlier_report, save_report
 
 import emjax
 from emjax import LeastSquares, solve
@@ -337,21 +337,6 @@ def markdown(report: dict[str, Any]) -> str:
 def save(report: dict[str, Any], output: Path) -> None:
     """Write the JSON and the table."""
     save_report(report, markdown(report), output)
-
-
-def save_report(report: dict[str, Any], table: str, output: Path) -> None:
-    """Write a report as JSON and its table as Markdown; a stop in between leaves the last whole ones."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    for path, text in ((output, json.dumps(report, indent=1) + "\n"), (output.with_suffix(".md"), table)):
-        part = path.with_suffix(path.suffix + ".part")
-        part.write_text(text)
-        part.replace(path)
-
-
-def earlier_report(output: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """The report of an earlier run with the same settings, or an empty one."""
-    report: dict[str, Any] = json.loads(output.read_text()) if output.is_file() else {}
-    return report if report.get("settings") == settings else {}
 
 
 def earlier(output: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:

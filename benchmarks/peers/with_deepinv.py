@@ -22,10 +22,10 @@ def tensor(a: np.ndarray) -> torch.Tensor:
 def total_variation(instance: Instance):
     y, tau = tensor(instance.y.astype(np.float32))[:, None], TAU[instance.kind]
     if instance.mask is None:
-        physics, start = deepinv.physics.Denoising(), y
+        physics, start = deepinv.physics.Denoising(device=DEVICE), y
     else:
         mask = tensor(instance.mask.astype(np.float32))
-        physics = deepinv.physics.Inpainting(img_size=(1, *mask.shape), mask=mask[None])
+        physics = deepinv.physics.Inpainting(img_size=(1, *mask.shape), mask=mask[None], device=DEVICE)
         mean = y.sum((-1, -2), keepdim=True) / mask.sum()
         start = torch.where(mask > 0, y, mean)
     prior = L12Prior(l2_axis=-1) if instance.isotropic else L1Prior()
@@ -96,7 +96,7 @@ def sparse(instance: Instance):
         def adjoint(r: torch.Tensor, **_) -> torch.Tensor:
             return (r @ matrix).reshape(shape)
 
-    physics = deepinv.physics.LinearPhysics(A=forward, A_adjoint=adjoint)
+    physics = deepinv.physics.LinearPhysics(A=forward, A_adjoint=adjoint, device=DEVICE)
     start = torch.zeros(shape, device=DEVICE)
 
     def solve(n: int) -> np.ndarray:
