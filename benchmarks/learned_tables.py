@@ -28,10 +28,14 @@ def bar(figure: str, value: float, rule: str, limit: float) -> dict[str, Any]:
 
 def summarise(report: dict[str, Any]) -> None:
     """Fill in the summary with its bars, what is complete, and the table of the README."""
+    whole = {
+        part: {key: found for key, found in report[part].items() if {"spectral", *NETWORKS} <= found.keys()}
+        for part in ("patterns", "unseen")
+    }
     parts = {
         "quality": quality(report["quality"]),
-        "patterns": patterns(report["patterns"]),
-        "unseen": unseen(report["unseen"]),
+        "patterns": patterns(whole["patterns"]),
+        "unseen": unseen(whole["unseen"]),
         "blind": blind(report["blind"]),
         "speed": learned_speed.summary(report["speed"].get("times", {})),
         "blocks": learned_parts.blocks(report["blocks"]),
@@ -39,7 +43,7 @@ def summarise(report: dict[str, Any]) -> None:
     }
     settings = report["settings"]
     counts = {"quality": sum(len(methods) for methods in report["quality"].values())}
-    counts |= {part: len(report[part]) for part in ("patterns", "unseen")}
+    counts |= {part: len(found) for part, found in whole.items()}
     counts["blind"] = len(report["blind"].get("runs", ()))
     report["complete"] = {part: counts[part] == len(settings[part]) for part in counts}
     report["complete"] |= {"speed": report["speed"].get("complete", False), **learned_parts.complete(report)}

@@ -152,19 +152,24 @@ def measure_method(key: str, truth: np.ndarray, case: tuple[str, float, float], 
     return entries
 
 
-def against_spectral(truth: np.ndarray, y: jax.Array, A: PixelSampling, noise: Noise | None) -> dict[str, Any]:
-    """The networks and `spectral` with weights from the scan, on one scan."""
-    found = {"spectral": figures(load("spectral")(y, A), truth)}
-    return found | {name: figures(network(name)(y, A, noise), truth) for name in NETWORKS}
+def against_spectral(
+    found: dict[str, Any], truth: np.ndarray, y: jax.Array, A: PixelSampling, noise: Noise | None
+) -> None:
+    """Adds the networks and `spectral` with weights from the scan, on one scan, where they are missing."""
+    if "spectral" not in found:
+        found["spectral"] = figures(load("spectral")(y, A), truth)
+    for name in NETWORKS:
+        if name not in found:
+            found[name] = figures(network(name)(y, A, noise), truth)
 
 
-def measure_pattern(name: str, truth: np.ndarray, ratio: float) -> dict[str, Any]:
+def measure_pattern(found: dict[str, Any], name: str, truth: np.ndarray, ratio: float) -> None:
     """One scan pattern on one image."""
     noise = Noise(0.0, PATTERN_NOISE)
     A = PixelSampling(pattern(name, jax.random.key(0), truth.shape, ratio))
     y = measure(jax.random.key(1), jnp.asarray(truth), A, noise)
-    share = {"measured": float(jnp.mean(A.mask != 0)), "weight": float(jnp.mean(A.mask))}
-    return against_spectral(truth, y, A, noise) | share
+    found |= {"measured": float(jnp.mean(A.mask != 0)), "weight": float(jnp.mean(A.mask))}
+    against_spectral(found, truth, y, A, noise)
 
 
 def load_part(path: Path) -> np.ndarray:
@@ -173,18 +178,20 @@ def load_part(path: Path) -> np.ndarray:
     return image[:512, :512].astype(np.float32) / np.iinfo(image.dtype).max
 
 
-def measure_unseen(folder: Path, name: str, ratio: float, noise: float) -> dict[str, Any]:
+def measure_unseen(found: dict[str, Any], folder: Path, name: str, ratio: float, noise: float) -> None:
     """One image of a kind that was not trained on. The ratio and noise of the published scans are their own."""
     kind, _, which = name.partition(": ")
     if kind == STEM:
         t, w, published = partial_stem.load(folder, int(which))
         y, A = partial_stem.scans(published, w)["plain"]
-        return against_spectral(((1 + partial_stem.stretched(t)) / 2).astype(np.float32), y, A, None)
+        against_spectral(found, ((1 + partial_stem.stretched(t)) / 2).astype(np.float32), y, A, None)
+        return
     truth = load_part(folder / next(file for file in UNSEEN[kind] if Path(file).stem == which))
     y, A = scan(truth, ratio, noise, 0)
-    best = chosen(oracle("spectral", truth, ratio, noise))
-    found = against_spectral(truth, y, A, Noise(0.0, noise))
-    return found | {"spectral, oracle": figures(load("spectral", **best)(y, A), truth) | best}
+    against_spectral(found, truth, y, A, Noise(0.0, noise))
+    if "spectral, oracle" not in found:
+        best = chosen(oracle("spectral", truth, ratio, noise))
+        found["spectral, oracle"] = figures(load("spectral", **best)(y, A), truth) | best
 
 
 def measure_blind(other: str, truth: np.ndarray, seeds: tuple[int, ...]) -> dict[str, list[Any]]:
@@ -230,8 +237,22 @@ def plan(quick: bool) -> dict[str, Any]:
         "blind": list(names),
         "speed": learned_speed.plan(quick),
         "exponents": list(EXPONENTS),
-        "networks": {name: emjax.zoo.entry(name).sha256 for name in NETWORKS},
     }
+
+
+def forget_networks(report: dict[str, Any]) -> None:
+    """Drop what was measured with other weights of the networks than those of today; the others keep theirs."""
+    now = {name: emjax.zoo.entry(name).sha256 for name in NETWORKS}
+    changed = {name for name in NETWORKS if report.get("networks", {}).get(name) != now[name]}
+    report["networks"] = now
+    for part in ("quality", "patterns", "unseen"):
+        for found in report[part].values():
+            for key in [key for key in found if key.partition(", ")[0] in changed]:
+                del found[key]
+    if changed:
+        report["speed"] = {}
+    if "scan-compact" in changed and report["blind"]:
+        report["blind"]["runs"] = {}
 
 
 def run_quality(report: dict[str, Any], folder: Path, update: Callable[[], None]) -> None:
@@ -245,21 +266,27 @@ def run_quality(report: dict[str, Any], folder: Path, update: Callable[[], None]
             update()
 
 
+def lacks(found: dict[str, Any]) -> bool:
+    return any(name not in found for name in ("spectral", *NETWORKS))
+
+
 def run_patterns(report: dict[str, Any], folder: Path, update: Callable[[], None]) -> None:
     for kind, name, ratio in report["settings"]["patterns"]:
         key = f"{kind}, {label(name, ratio, PATTERN_NOISE)}"
-        if key not in report["patterns"]:
-            report["patterns"][key] = measure_pattern(kind, load_crop(folder, name), ratio)
-            print(key, {m: round(v["psnr"], 2) for m, v in report["patterns"][key].items() if isinstance(v, dict)})
+        found = report["patterns"].setdefault(key, {})
+        if lacks(found):
+            measure_pattern(found, kind, load_crop(folder, name), ratio)
+            print(key, {m: round(v["psnr"], 2) for m, v in found.items() if isinstance(v, dict)}, flush=True)
             update()
 
 
 def run_unseen(report: dict[str, Any], folder: Path, update: Callable[[], None]) -> None:
     for name, ratio, noise in report["settings"]["unseen"]:
         key = label(name, ratio, noise)
-        if key not in report["unseen"]:
-            report["unseen"][key] = measure_unseen(folder, name, ratio, noise)
-            print(key, {m: round(v["psnr"], 2) for m, v in report["unseen"][key].items()}, flush=True)
+        found = report["unseen"].setdefault(key, {})
+        if lacks(found):
+            measure_unseen(found, folder, name, ratio, noise)
+            print(key, {m: round(v["psnr"], 2) for m, v in found.items()}, flush=True)
             update()
 
 
@@ -297,6 +324,7 @@ def main() -> int:
     report = {"settings": settings, "environment": environment, "summary": {}} | report
     for part in PARTS:
         report.setdefault(part, {})
+    forget_networks(report)
     learned_parts.begin(report, arguments.output, arguments.quick)
 
     def update() -> None:
