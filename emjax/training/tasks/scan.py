@@ -35,7 +35,8 @@ class Scan(Task):
     """A scan network and the scans that it is trained on.
 
     ratio, noise: from, to; noise is the standard deviation of the read-out and, for a share `counting` of the noisy
-    patches, of the electrons' counting at full grey value. clean: the share of patches without noise. patterns: names
+    patches, of the electrons' counting at full grey value; the share of the way is u^`noise_power`, u uniform: with 2,
+    every level up to a quarter of the way is as frequent as the rest together. clean: the share of patches without noise. patterns: names
     of scan patterns, drawn with `pattern_weights`. misjudged: standard deviation of the relative error of the noise
     level and of the contrast that the network is told. loss: "psnr" (the mean of the logarithms of the patches' mean
     squared errors, which is what a mean PSNR measures), "mse" or "l1". test_ratios, test_noise: of the validation.
@@ -45,6 +46,7 @@ class Scan(Task):
 
     ratio: tuple[float, float] = (0.05, 0.6)
     noise: tuple[float, float] = (0.0, 0.1)
+    noise_power: float = 1.0
     clean: float = 0.3
     counting: float = 0.25
     patterns: tuple[str, ...] = ("random", "jittered", "line-hop", "spiral")
@@ -69,6 +71,8 @@ class Scan(Task):
             low, high = getattr(self, name)
             if not 0 <= low <= high < float("inf"):
                 raise ValueError(f"task.{name} is two noise levels, finite, 0 or above and rising, got {(low, high)}")
+        if not 0 < self.noise_power < float("inf"):
+            raise ValueError(f"task.noise_power is a number above 0, got {self.noise_power}")
         if not 0 < self.seen[0] <= self.seen[1] < 1:
             raise ValueError(f"task.seen is two shares of the measured pixels, in (0, 1) and rising, got {self.seen}")
         for name, values in (
@@ -189,7 +193,8 @@ class Scan(Task):
 
     def _noise(self, key: PRNGKeyArray, batch: int) -> Noise:
         keys = jax.random.split(key, 3)
-        sigma = jax.random.uniform(keys[0], (batch,), minval=self.noise[0], maxval=self.noise[1])
+        share = jax.random.uniform(keys[0], (batch,)) ** self.noise_power
+        sigma = self.noise[0] + share * (self.noise[1] - self.noise[0])
         sigma = jnp.where(jax.random.uniform(keys[1], (batch,)) < self.clean, 0, sigma)
         counts = jax.random.uniform(keys[2], (batch,)) < self.counting
         return Noise(jnp.where(counts, sigma**2, 0), jnp.where(counts, 0.1 * sigma, sigma))
