@@ -65,6 +65,8 @@ class DouglasRachford:
     balance: bool = static(default=True)
     check_every: int = static(default=10)
 
+    looks_late = True  # the first certificate of a fresh start comes after the first steps
+
     def supports(self, problem: Problem) -> str | None:
         data = problem.data
         if not isinstance(data, LeastSquares) or problem.box is not None or len(problem.terms) != 1:

@@ -113,18 +113,23 @@ def start(solver: Solver, plan: Any, state: Any, rows: int) -> Carry:
     return Carry(state, value, zero, zero, inf, inf, zero + _RUNNING, inf, zero, jnp.zeros_like(inf), inf, history)
 
 
-def advance(solver: Solver, plan: Any, carry: Carry, tolerance: Array, limit: Array) -> Carry:
-    """Run until the certificate is good enough or `limit` steps were taken in all."""
+def advance(solver: Solver, plan: Any, carry: Carry, tolerance: Array, limit: Array, fresh: bool = False) -> Carry:
+    """Run until the certificate is good enough or `limit` steps were taken in all.
+
+    The first certificate is of where the carry stands; of a `fresh` one, which nobody expects to be good, it comes after
+    the first steps.
+    """
     size = energy(plan.problem)
+    first = jnp.minimum(solver.check_every, limit) if fresh else 0
     aim = AIM if hasattr(solver, "polish") else 1
 
     def running(c: Carry) -> Array:
         return (c.status == _RUNNING) & ((c.steps < limit) | (c.checks == 0))
 
     def block(c: Carry) -> Carry:
-        # The first block only looks where it stands; as part of the loop, the certificate is compiled once.
+        # A first look is part of the loop, so that the certificate is compiled once.
         stride = _stride(c, aim * tolerance, solver.check_every)
-        count = jnp.where(c.checks == 0, 0, jnp.minimum(stride, limit - c.steps))
+        count = jnp.where(c.checks == 0, first, jnp.minimum(stride, limit - c.steps))
         state = several(solver, plan, c.state, count)
         certificate, value, after = solver.certificate(plan, state)
         if hasattr(solver, "polish"):

@@ -70,6 +70,7 @@ class PDHG:
     preconditioned: bool = static(default=False)
 
     pairs = True  # see `loop.several`
+    looks_late = True  # the first certificate of a fresh start comes after the first steps
 
     def supports(self, problem: Problem) -> str | None:
         return None

@@ -192,12 +192,15 @@ def solve(
 def _run(rows: int, problem: Problem, solver: Solver, start: Any, tolerance: Array, limit: Array) -> Carry:
     plan = solver.prepare(problem)
     state, x0 = start
-    fresh = state is None
-    state = solver.init(plan, x0) if fresh else solver.resume(plan, state)
-    if fresh and x0 is None and hasattr(solver, "guess"):
+    fresh = state is None and x0 is None
+    state = solver.init(plan, x0) if state is None else solver.resume(plan, state)
+    if fresh and hasattr(solver, "guess"):
         state = solver.guess(plan, state)
+    fresh = fresh and rows == 0 and getattr(solver, "looks_late", False)  # a history begins with the start
+    if fresh:  # what is adapted at certain certificates is so at the same steps as from another start
+        state = state._replace(checks=state.checks + (limit > 0))
     carry = loop.start(solver, plan, state, rows)
-    return loop.finish(loop.advance(solver, plan, carry, tolerance, limit))
+    return loop.finish(loop.advance(solver, plan, carry, tolerance, limit, fresh))
 
 
 def _advance(problem: Problem, solver: Solver, carry: Carry, tolerance: Array, limit: Array) -> Carry:
