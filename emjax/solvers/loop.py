@@ -116,8 +116,8 @@ def start(solver: Solver, plan: Any, state: Any, rows: int) -> Carry:
 def advance(solver: Solver, plan: Any, carry: Carry, tolerance: Array, limit: Array, fresh: bool = False) -> Carry:
     """Run until the certificate is good enough or `limit` steps were taken in all.
 
-    The first certificate is of where the carry stands; of a `fresh` one, which nobody expects to be good, it comes after
-    the first steps.
+    The first certificate is of where the carry stands; of a `fresh` one, which nobody expects to be good, it comes
+    after the first steps.
     """
     size = energy(plan.problem)
     first = jnp.minimum(solver.check_every, limit) if fresh else 0

@@ -36,12 +36,13 @@ class Scan(Task):
 
     ratio, noise: from, to; noise is the standard deviation of the read-out and, for a share `counting` of the noisy
     patches, of the electrons' counting at full grey value; the share of the way is u^`noise_power`, u uniform: with 2,
-    every level up to a quarter of the way is as frequent as the rest together. clean: the share of patches without noise. patterns: names
-    of scan patterns, drawn with `pattern_weights`. misjudged: standard deviation of the relative error of the noise
-    level and of the contrast that the network is told. loss: "psnr" (the mean of the logarithms of the patches' mean
-    squared errors, which is what a mean PSNR measures), "mse" or "l1". test_ratios, test_noise: of the validation.
-    truth, seen: without truth, the shares of the measured pixels that the network sees, and `sigma` their noise; added:
-    more noise, drawn from this range, for what it sees; without any, nothing teaches it how far to trust a pixel.
+    every level up to a quarter of the way is as frequent as the rest together. clean: the share of patches without
+    noise. patterns: names of scan patterns, drawn with `pattern_weights`. misjudged: standard deviation of the relative
+    error of the noise level and of the contrast that the network is told. loss: "psnr" (the mean of the logarithms of
+    the patches' mean squared errors, which is what a mean PSNR measures), "mse" or "l1". test_ratios, test_noise: of
+    the validation. truth, seen: without truth, the shares of the measured pixels that the network sees, and `sigma`
+    their noise; added: more noise, drawn from this range, for what it sees; without any, nothing teaches it how far to
+    trust a pixel.
     """
 
     ratio: tuple[float, float] = (0.05, 0.6)
