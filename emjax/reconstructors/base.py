@@ -13,12 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import PartitionSpec
 
 from emjax._pytree import batch_axes, may_have_batch
 from emjax.acquisition.noise import Noise
 from emjax.operators import LinearOperator
 from emjax.operators.base import as_float, check_measured
 from emjax.solvers import Solution, Status
+from emjax.solvers.sharding import divided_over, on_devices
 from emjax.solvers.transforms import by_backend
 
 
@@ -149,10 +151,28 @@ def _over_items(fn: Any, recon: Reconstructor, y: Array, A: LinearOperator, nois
     keys = jax.random.split(key, size)
     # A batch item by item has no derivative in reverse; the solves within choose for themselves how to run.
     run = fn if recon._vectorised or getattr(recon, "gradient", None) is not None else by_backend(fn)
-    out = jax.vmap(run, in_axes=(axes[0], 0, axes[1], axes[2], 0))(moved[0], ys, moved[1], moved[2], keys)
+    every = jax.vmap(run, in_axes=(axes[0], 0, axes[1], axes[2], 0))
+    flags = [bool(c) for c in counts]
+    if (place := divided_over((y, *leaves), (bool(own), *flags))) is None:
+        out = every(moved[0], ys, moved[1], moved[2], keys)
+    else:
+        out = _on_devices(every, *place, (moved, flags), ys, keys)
     # Weights that were fitted have a value an item; the parameters of a network stay as they are.
     own = jax.tree.map(lambda _: True, out) if isinstance(out, Array) else may_have_batch(out)
     return jax.tree.map(lambda v, many: v.reshape(*batch, *v.shape[1:]) if many else v[0], out, own)
+
+
+def _on_devices(every: Any, mesh: Any, names: Any, parts: tuple[Any, list[bool]], ys: Array, keys: Array) -> Any:
+    """The items of a batch that is split over the devices of a mesh, where they are."""
+    leaves, treedef = jax.tree.flatten(parts[0])
+    split, whole = PartitionSpec(names), PartitionSpec()
+
+    def local(leaves: Any, ys: Array, keys: Array) -> Any:
+        recon, A, noise = jax.tree.unflatten(treedef, leaves)
+        return every(recon, ys, A, noise, keys)
+
+    specs = ([split if flag else whole for flag in parts[1]], split, split)
+    return on_devices(local, mesh, names, specs, leaves, ys, keys)
 
 
 @jax.jit

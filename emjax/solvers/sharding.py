@@ -6,7 +6,7 @@ the compiler, the loop over a batch would first gather all of them on every devi
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -20,7 +20,12 @@ def placement(flat: Any) -> tuple[Any, Any] | None:
     Inside of `jit` that is known of meshes with explicit axes, the default of `jax.make_mesh`.
     """
     problem, axes = flat
-    for x, batched in zip(jax.tree.leaves(problem), axes.flags, strict=True):
+    return divided_over(jax.tree.leaves(problem), axes.flags)
+
+
+def divided_over(leaves: Iterable[Any], flags: Iterable[bool]) -> tuple[Any, Any] | None:
+    """The same of arrays, of which those flagged have the items as their leading axis."""
+    for x, batched in zip(leaves, flags, strict=True):
         sharding = jax.typeof(x).sharding if isinstance(x, jax.core.Tracer) else getattr(x, "sharding", None)
         if batched and isinstance(sharding, NamedSharding) and sharding.spec and sharding.spec[0] is not None:
             names = sharding.spec[0]
@@ -43,9 +48,14 @@ def split(
     def local(leaves: Any, shared: Any, items: Any) -> Any:
         return program((jax.tree.unflatten(treedef, leaves), axes), shared, items, **static)
 
-    args = (leaves, shared, items)
+    return on_devices(local, mesh, names, specs, leaves, shared, items)
+
+
+def on_devices(local: Callable[..., Any], mesh: Any, names: Any, specs: Any, *args: Any) -> Any:
+    """`local(*args)` on every device with its part of those that `specs` split; what it returns is split, too."""
     if mesh.are_all_axes_explicit:
         args = jax.sharding.reshard(
             args, jax.tree.map(lambda s: NamedSharding(mesh, s), specs, is_leaf=lambda s: isinstance(s, PartitionSpec))
         )
-    return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False)(*args)
+    out = PartitionSpec(names)
+    return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False)(*args)

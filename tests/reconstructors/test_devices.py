@@ -1,0 +1,53 @@
+"""A batch over eight simulated devices: every kind of reconstructor gives what it gives on one, and leaves it split."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAM = """
+import jax, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec as P
+from emjax.acquisition import Noise
+from emjax.operators import Dense, PixelSampling
+from emjax.reconstructors import AMP, OMP, BasisPursuit, Lasso, TotalVariation
+
+rng = np.random.default_rng(0)
+matrices = (rng.standard_normal((16, 20, 32)) / 20**0.5).astype("f4")
+x = np.zeros((16, 32), "f4")
+x[:, :2] = 1 + rng.random((16, 2))
+mask = (rng.random((8, 6)) < 0.7).astype("f4")
+edges = np.add.outer(np.arange(8) > 3, np.arange(6) > 2) / 2
+pixels = (mask * (edges + 0.1 * rng.standard_normal((16, 8, 6)))).astype("f4")
+one, many, levels = Dense(matrices[0]), Dense(matrices), Noise(0.0, np.linspace(0.05, 0.15, 16).astype("f4"))
+cases = {
+    "OMP": (OMP(2), x @ matrices[0].T, one, None),
+    "AMP": (AMP(iterations=10), x @ matrices[0].T, one, None),
+    "LASSO, a matrix each": (Lasso(0.05), np.einsum("bmn,bn->bm", matrices, x), many, None),
+    "basis pursuit": (BasisPursuit(0.1), x @ matrices[0].T, one, None),
+    "TV, a noise each": (TotalVariation(0.1, max_steps=100), pixels, PixelSampling(mask), levels),
+}
+mesh = jax.make_mesh((8,), ("items",))
+split = NamedSharding(mesh, P("items"))
+assert len(jax.devices()) == 8
+for name, (recon, y, A, noise) in cases.items():
+    expected = recon(y, A, noise)
+    placed = jax.device_put(y, split)
+    parts = [(A, noise)]
+    if A is many or noise is not None:
+        parts.append(jax.tree.map(lambda v: jax.device_put(v, split) if v.shape[:1] == (16,) else v, (A, noise)))
+    for A, noise in parts:
+        found = recon(placed, A, noise)
+        np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=name)
+        assert [s.data.shape[0] for s in found.addressable_shards] == 8 * [2], name
+fitted = TotalVariation(max_steps=50).fit(jax.device_put(pixels, split), PixelSampling(mask))
+np.testing.assert_allclose(fitted.weight, TotalVariation(max_steps=50).fit(pixels, PixelSampling(mask)).weight, rtol=1e-3)
+"""
+
+
+def test_a_batch_over_devices() -> None:
+    root = Path(__file__).parents[2]
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
