@@ -142,7 +142,7 @@ class SquaredDistance(Functional):
 
 @pytree_dataclass
 class Quadratic(Functional):
-    """`g(x) = 1/2 |d^(1/2) C (x - mean)|^2` with an orthonormal transform `C` and `d > 0` in its domain.
+    """`g(x) = 1/2 |d^(1/2) C (x - mean)|^2` with an orthonormal transform `C` and `d` in its domain, 0 or above.
 
     With the DCT for `C` and `1/d` the power spectrum this is the negative log-density of a Gaussian random field.
     `d` has the shape of `C`'s output, `mean` broadcasts to its input; both may have batch axes.
@@ -198,19 +198,25 @@ class Quadratic(Functional):
 
     def conjugate(self, u: Array) -> Array:
         def one(g: Quadratic, u: Array) -> Array:
-            c = g.C.forward(u)
-            return 0.5 * jnp.sum(jnp.real(c * jnp.conj(c)) / g.d) + jnp.sum(u * g.mean)
+            return 0.5 * jnp.sum(_over(g.C.forward(u), g.d)) + jnp.sum(u * g.mean)
 
         return map_batch(one, self, u, self.in_shape)
 
     def fenchel_gap(self, x: Array, u: Array) -> Array:
         def one(g: Quadratic, x: Array, u: Array) -> Array:
-            r = jnp.sqrt(g.d) * g.C.forward(x - g.mean) - g.C.forward(u) / jnp.sqrt(g.d)
-            return 0.5 * jnp.sum(jnp.real(r * jnp.conj(r)))
+            c, root = g.C.forward(u), jnp.sqrt(g.d)
+            r = root * g.C.forward(x - g.mean) - c / jnp.where(root > 0, root, 1)
+            return 0.5 * jnp.sum(jnp.where(root > 0, jnp.real(r * jnp.conj(r)), _over(c, root)))
 
         both = jnp.stack(jnp.broadcast_arrays(x, u), axis=-self.ndim - 1)
         return map_batch(lambda g, v: one(g, v[0], v[1]), self, both, (2, *self.in_shape))
 
     def slope(self, x: Array, u: Array) -> Array:
-        root = jnp.sqrt(jnp.max(self.d))
-        return root * jnp.sqrt(2 * self.fenchel_gap(x, u))
+        gap = self.fenchel_gap(x, u)
+        return jnp.sqrt(jnp.max(self.d)) * jnp.sqrt(2 * jnp.where(jnp.isfinite(gap), gap, 0))
+
+
+def _over(c: Array, d: Array) -> Array:
+    """`|c|^2 / d`, zero where both are zero: a coefficient of no weight has no dual but zero."""
+    square = jnp.real(c * jnp.conj(c))
+    return jnp.where(square == 0, 0, square / d)

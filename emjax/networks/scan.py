@@ -157,7 +157,7 @@ class ScanNetwork(Network):
     def _recover(self, z: Array, w: Array, variance: Array) -> Array:
         """The image in units of its contrast, blocks of 4 to blocks of `unshuffle`; `z` is zero where `w` is."""
         total = CONFIDENT * w**2 + variance
-        c = CONFIDENT * w**2 / jnp.where(total > 0, total, 1)
+        c = CONFIDENT * w**2 / jnp.where(w > 0, total, 1)
         x, w2 = _start(c * z, c), w**2
         if self.field_steps:
             measured, precision, guess = (shuffle(v, BLOCK)[..., 0] for v in (z, w2 / jnp.maximum(variance, 1e-6), x))
@@ -169,8 +169,9 @@ class ScanNetwork(Network):
             features = jnp.concatenate([x, c * (z - x), c], -1).astype(dtype)
             x = x + self._body(features, stage).astype(x.dtype)
             error = jnp.exp(self.log_error[...][stage].astype(x.dtype))
-            total = w2 * error + variance
-            x = x + w2 * error / jnp.where(total > 0, total, 1) * (z - x)
+            # Not where nothing was measured: the square of a faint noise, in the derivative, is zero in float32.
+            total = jnp.where(w2 > 0, w2 * error + variance, 1)
+            x = x + w2 * error / total * (z - x)
         return x
 
     def _body(self, features: Array, stage: int) -> Array:

@@ -438,11 +438,15 @@ def _quadratic(g: Quadratic, x: Array, back: Array, size: Array, objective: Arra
     `h |e| + h^2 / 2`. Transforms spread their errors evenly over the coefficients, hence means over `d`."""
     d = jnp.broadcast_to(g.d, g.out_shape)
     centred = norm(x - g.mean)
-    inner = jnp.sqrt(jnp.mean(1 / d)) * (size + norm(g.apply(x - g.mean))) + jnp.sqrt(jnp.mean(d)) * centred
+    inner = (
+        jnp.sqrt(jnp.mean(jnp.where(d > 0, 1 / d, 0))) * (size + norm(g.apply(x - g.mean)))
+        + jnp.sqrt(jnp.mean(d)) * centred
+    )
     hidden = 0.5 * units(x) * inner
     # A sum of squares that vanishes at the optimum: the objective's own rounding has no part in it.
     gap = g.fenchel_gap(x, -back)
-    return Certificate(objective, gap, units(x) * gap + hidden * (jnp.sqrt(2 * gap) + 0.5 * hidden))
+    known = jnp.where(jnp.isfinite(gap), gap, 0)  # no bound where a coefficient has no weight and the data pulls at it
+    return Certificate(objective, gap, units(x) * known + hidden * (jnp.sqrt(2 * known) + 0.5 * hidden))
 
 
 def _over(r: Array, weight: Array | None) -> Array:

@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array, lax
 
 from emjax._pytree import batch_axes, pytree_dataclass, static
-from emjax.functionals import PoissonLikelihood
+from emjax.functionals import L2Ball, PoissonLikelihood
 from emjax.operators import Blockwise, Dense
 from emjax.operators.base import as_float, complex_items
 from emjax.solvers import loop
@@ -200,7 +200,34 @@ def _run(rows: int, problem: Problem, solver: Solver, start: Any, tolerance: Arr
     if fresh:  # what is adapted at certain certificates is so at the same steps as from another start
         state = state._replace(checks=state.checks + (limit > 0))
     carry = loop.start(solver, plan, state, rows)
+    if isinstance(problem.data, L2Ball):
+        carry = _nothing(problem, carry)
     return loop.finish(loop.advance(solver, plan, carry, tolerance, limit, fresh))
+
+
+def _nothing(problem: Problem, carry: Carry) -> Carry:
+    """Done at once where x = 0 meets the constraint and costs nothing.
+
+    No duality gap says so: relative to an objective that falls towards zero it stays large.
+    """
+    nothing, ball = jnp.zeros_like(carry.value), problem.data.functional
+    objective = problem.objective(problem.variable(nothing)).astype(carry.objective.dtype)
+    if problem.box is not None:
+        objective = objective + problem.box(nothing).astype(objective.dtype)
+    # Numbers that are none meet no constraint.
+    done = (objective == 0) & (ball.violation(problem.data.A.forward(problem.variable(nothing))) <= 0)
+    zero = jnp.zeros_like(objective)
+    history = carry.history
+    if history is not None:
+        first = History(jnp.zeros((), jnp.int32), zero, zero)
+        history = History(*(h.at[0].set(jnp.where(done, v, h[0])) for h, v in zip(history, first, strict=True)))
+    return carry._replace(
+        status=jnp.where(done, int(Status.CONVERGED), carry.status).astype(carry.status.dtype),
+        checks=carry.checks + done,
+        objective=jnp.where(done, 0, carry.objective),
+        gap=jnp.where(done, 0, carry.gap),
+        history=history,
+    )
 
 
 def _advance(problem: Problem, solver: Solver, carry: Carry, tolerance: Array, limit: Array) -> Carry:

@@ -51,6 +51,15 @@ def test_tiles_are_the_whole_image(name: str) -> None:
     assert np.ptp(whole) > 0.1
 
 
+def test_a_faint_noise_has_finite_derivatives() -> None:
+    """By the parameters, where the square of its variance is zero in float32."""
+    y, A = scanned(32, 32)
+    found = network("scan")
+    graph, state = nnx.split(found, nnx.Param)
+    slope = jax.jit(jax.grad(lambda state: jnp.sum(nnx.merge(graph, state)(y, A, Noise(0.0, 1e-11)) ** 2)))(state)
+    assert all(bool(jnp.isfinite(v).all()) for v in jax.tree.leaves(slope))
+
+
 def test_pixels_that_the_beam_hardly_saw_do_not_tell_the_grey_scale() -> None:
     mask = np.random.default_rng(0).uniform(0.001, 0.5, (128, 128))  # at 0.001, y / w is noise of 50
     i, j = np.indices(mask.shape)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from emjax import L1, TV, Box, L1Ball, L2Ball, LeastSquares, PoissonLikelihood, Problem, Quadratic, Status, solve
-from emjax.operators import DCT, Dense
+from emjax.operators import DCT, Dense, Identity, PixelSampling
 from emjax.solvers import ADMM, FISTA, HQS, PCG, PDHG, RED, CondatVu, DouglasRachford, ParetoRoot, PnPADMM, PnPPGD
 
 M, N = 12, 20
@@ -140,6 +140,19 @@ def test_weights_of_zero_and_infinity(name: str) -> None:
         assert endless.status == Status.NON_FINITE
         with pytest.raises(RuntimeError, match="weights that are NaN, infinite"):
             endless.check()
+
+
+@pytest.mark.parametrize("solver", [PCG(), FISTA(), PDHG()])
+@pytest.mark.parametrize("C", [Identity((4, 6)), DCT((4, 6))])
+def test_quadratic_priors_of_no_weight(C: Any, solver: Any) -> None:
+    """Pixels that nothing says anything about stay finite, and the measured ones are met."""
+    mask = (np.arange(24).reshape(4, 6) % 3 > 0).astype("f4")
+    y = mask * np.random.default_rng(0).random((4, 6)).astype("f4")
+    s = solve(
+        Problem(LeastSquares(PixelSampling(mask), y), Quadratic(C, np.zeros((4, 6), "f4"))), solver, max_steps=300
+    )
+    assert s.status != Status.NON_FINITE and bool(jnp.isfinite(s.value).all())
+    np.testing.assert_allclose(mask * s.value, y, atol=1e-5)
 
 
 def test_complex_items() -> None:

@@ -186,9 +186,24 @@ def test_limits(solver: Any) -> None:
     s = solve(denoising(y, eps, 1.0, matrices), solver, gap=1e-3, max_steps=500)
     assert s.status[1] == 0 and s.status[2] == s.status[4] == Status.NON_FINITE
     assert s.status[3] == Status.STEP_LIMIT  # nothing meets this constraint, which the gap below tells
-    assert s.status[0] == 0 or not isinstance(solver, ParetoRoot)
+    assert s.status[0] == 0 and s.gap[0] == s.steps[0] == 0
     np.testing.assert_allclose(s.value[:2], 0, atol=1e-6)
     assert s.gap[3] > 0.5
+
+
+def test_a_ball_that_holds_zero_has_it_for_its_answer() -> None:
+    """With total variation, and a box: unless the box keeps x away from zero, or the ball does."""
+    A, y = Dense(MATRIX.astype("f4"), (6, 8)), Y[0].astype("f4")
+    wide = 2 * np.linalg.norm(y)
+    for box in ((), (Box(-1.0, 2.0),)):
+        s = solve(Problem(L2Ball(A, y, wide), TV(1.0), *box), PDHG(), history=3)
+        assert s.status == Status.CONVERGED and s.gap == s.objective == s.steps == s.history.gap[0] == 0
+        assert bool((s.value == 0).all())
+    for problem in (
+        Problem(L2Ball(A, y, wide), TV(1.0), Box(0.5, 1.0)),
+        Problem(L2Ball(A, y, 0.5 * wide / 2), TV(1.0)),
+    ):
+        assert solve(problem, PDHG(), max_steps=40).steps > 0
 
 
 def test_weights_of_zero_and_infinity_and_rows_twice() -> None:
