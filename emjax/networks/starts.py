@@ -14,8 +14,9 @@ how far off it is: the deviation of its own error, the root of the diagonal of R
 Nothing in it is trained.
 """
 
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -75,72 +76,120 @@ def _item(start: str, field: Sequence[float], y: Array, A: LinearOperator, noise
     return Estimate.of(field, A, noise, y.dtype).start(y)
 
 
-class Estimate(NamedTuple):
-    """The linear estimate "gaussian" of one operator without batch axes.
+class _Blocks(NamedTuple):
+    """The blocks of one part of the grid, which see the same pixels; all blocks of an image of whole blocks.
 
-    Of one block: `matrix` is A.T; with L L.T = A R A.T + sigma^2 I, `factor` is L and `known` L^-1 A R; `variance` is
-    sigma^2, `deviation` (its `in_shape`) the standard deviation of the estimate's error in the field.
+    `matrix` is A.T, its rows zero for pixels beyond the image, whose value is known. With L L.T = A R A.T + sigma^2 I,
+    `factor` is L and `known` L^-1 A R; `deviation` (one a pixel) is that of the estimate's error.
     """
 
-    A: LinearOperator
-    mean: Array
+    part: tuple[slice, ...]  # of the grid
+    whole: bool
+    inside: Array  # one for a pixel of the image
     matrix: Array
     factor: Array
     known: Array
-    variance: Array
     deviation: Array
+
+
+class Estimate(NamedTuple):
+    """The linear estimate "gaussian" of one operator without batch axes; `variance` is sigma^2."""
+
+    A: LinearOperator
+    mean: Array
+    variance: Array
+    parts: tuple[_Blocks, ...]
 
     @classmethod
     def of(cls, field: Sequence[float], A: LinearOperator, noise: Noise, dtype: Any) -> Self:
         op = A.op if isinstance(A, Blockwise) else A
         n = math.prod(op.in_shape)
         units = jnp.eye(n, dtype=dtype).reshape(n, *op.in_shape)
-        matrix = jax.vmap(op.forward)(units).reshape(n, -1)  # A.T
+        whole = jax.vmap(op.forward)(units).reshape(n, -1)
         covariance = _covariance(field, op.in_shape).astype(dtype)
-        cross = jnp.matmul(covariance, matrix, precision="highest")  # R A.T
-        system = jnp.matmul(matrix.T, cross, precision="highest")
         # Counting noise depends on the image, which is not known yet.
         variance = jnp.square(noise.read_sigma).astype(dtype)
-        factor = _factor(system, variance)
-        known = jax.scipy.linalg.solve_triangular(factor, cross.T, lower=True)
-        left = jnp.maximum(jnp.diagonal(covariance) - jnp.sum(jnp.square(known), 0), 0)
-        deviation = jnp.sqrt(left).reshape(op.in_shape)
-        return cls(A, jnp.asarray(field[0], dtype), matrix, factor, known, variance, deviation)
+        parts = []
+        for part, pixels in _parts(A):
+            inside, all_of_them = jnp.asarray(pixels.ravel(), dtype), bool(pixels.all())
+            matrix = inside[:, None] * whole
+            cross = inside[:, None] * jnp.matmul(covariance, matrix, precision="highest")  # R A.T
+            factor = _factor(jnp.matmul(matrix.T, cross, precision="highest"), variance, all_of_them)
+            known = jax.scipy.linalg.solve_triangular(factor, cross.T, lower=True)
+            left = jnp.maximum(inside * jnp.diagonal(covariance) - jnp.sum(jnp.square(known), 0), 0)
+            parts.append(_Blocks(part, all_of_them, inside, matrix, factor, known, jnp.sqrt(left)))
+        return cls(A, jnp.asarray(field[0], dtype), variance, tuple(parts))
 
     def start(self, y: Array) -> Array:
         """The image, `A.in_shape`, from all of its measurements `A.out_shape`."""
-        centred = self._cut(y) - self.mean * jnp.sum(self.matrix, 0)
-        weights = jax.scipy.linalg.solve_triangular(self.factor, centred.T, lower=True)
-        return self._paste(self.mean + jnp.matmul(weights.T, self.known, precision="highest"))
+
+        def estimate(b: _Blocks, y: Array) -> Array:
+            centred = y - self.mean * jnp.sum(b.matrix, 0)
+            weights = jax.scipy.linalg.solve_triangular(b.factor, centred.T, lower=True)
+            return self.mean + jnp.matmul(weights.T, b.known, precision="highest")
+
+        return self._each(estimate, y)
 
     def unseen(self, v: Array) -> Array:
         """`v - A.T (A A.T + sigma^2 / s^2 I)^-1 A v`, s^2 the mean variance of the estimate's error, `A.in_shape`.
 
         What of a change v of the estimate the measurements leave open; without noise A of it is zero.
         """
-        system = jnp.matmul(self.matrix.T, self.matrix, precision="highest")
-        expected = jnp.mean(jnp.square(self.deviation))
-        factor = _factor(system, self.variance / jnp.maximum(expected, 1e-12))
-        weights = jax.scipy.linalg.cho_solve((factor, True), self._cut(self.A.forward(v)).T)
-        return v - self._paste(jnp.matmul(weights.T, self.matrix.T, precision="highest"))
+
+        def seen(b: _Blocks, y: Array) -> Array:
+            expected = jnp.sum(jnp.square(b.deviation)) / jnp.sum(b.inside)
+            system = jnp.matmul(b.matrix.T, b.matrix, precision="highest")
+            factor = _factor(system, self.variance / jnp.maximum(expected, 1e-12), b.whole)
+            weights = jax.scipy.linalg.cho_solve((factor, True), y.T)
+            return jnp.matmul(weights.T, b.matrix.T, precision="highest")
+
+        return v - self._each(seen, self.A.forward(v))
 
     def error(self) -> Array:
         """The deviation of the error at every pixel, `A.in_shape`."""
-        blocks = self.A.out_shape[: -len(self.A.op.out_shape)] if isinstance(self.A, Blockwise) else (1,)
-        return self._paste(jnp.broadcast_to(self.deviation.ravel(), (math.prod(blocks), self.deviation.size)))
+        nothing = jnp.zeros(self.A.out_shape, self.mean.dtype)
+        return self._each(lambda b, y: jnp.broadcast_to(b.deviation, (len(y), b.deviation.size)), nothing)
 
-    def _cut(self, y: Array) -> Array:
-        return y.reshape(-1, self.matrix.shape[1])
+    def _each(self, function: Callable[[_Blocks, Array], Array], y: Array) -> Array:
+        """The image of `function(part, measurements (blocks, m)) -> (blocks, pixels)` of all parts."""
+        A, (n, m) = self.A, self.parts[0].matrix.shape
+        if not isinstance(A, Blockwise):
+            return function(self.parts[0], y.reshape(1, m)).reshape(A.in_shape)
+        y = y.reshape(*A.grid, m)
+        if len(self.parts) == 1:
+            return A.join(function(self.parts[0], y.reshape(-1, m)).reshape(-1, *A.op.in_shape))
+        blocks = jnp.zeros((*A.grid, n), y.dtype)
+        for b in self.parts:
+            some = y[b.part]
+            blocks = blocks.at[b.part].set(function(b, some.reshape(-1, m)).reshape(*some.shape[:-1], n))
+        return A.join(blocks.reshape(-1, *A.op.in_shape))
 
-    def _paste(self, x: Array) -> Array:
-        x = x.reshape(-1, *self.deviation.shape)
-        return self.A.join(x) if isinstance(self.A, Blockwise) else x[0]
+
+def _parts(A: LinearOperator) -> list[tuple[tuple[slice, ...], np.ndarray]]:
+    """The parts of the grid whose blocks lie as far within the image as each other, and which pixels do, a block."""
+    if not isinstance(A, Blockwise):
+        return [((), np.ones(A.in_shape, bool))]
+    axes = []
+    for size, block, count in zip(A.shape, A.op.in_shape, A.grid, strict=True):
+        rest = size - (count - 1) * block  # of the last block
+        axis = [(slice(0, count - 1), block), (slice(count - 1, count), rest)] if rest < block else []
+        axes.append([(s, k) for s, k in axis if s.start < s.stop] or [(slice(0, count), block)])
+    found = []
+    for choice in itertools.product(*axes):
+        inside = np.zeros(A.op.in_shape, bool)
+        inside[tuple(slice(0, k) for _, k in choice)] = True
+        found.append((tuple(s for s, _ in choice), inside))
+    return found
 
 
-def _factor(system: Array, variance: Array) -> Array:
-    """The Cholesky factor of `system + variance I`, and a trace more for rounding; rows of zeros do no harm."""
+def _factor(system: Array, variance: Array, whole: bool) -> Array:
+    """The Cholesky factor of `system + variance I`, and a trace more for rounding; rows of zeros do no harm.
+
+    More of a block that lies in the image only in part (not `whole`): its rows are more than its pixels, perhaps.
+    """
     level = jnp.diagonal(system)
-    return jnp.linalg.cholesky(system + jnp.diag(variance + 1e-6 * jnp.max(level) + jnp.where(level > 0, 0, 1)))
+    ridge = (1e-6 if whole else 1e-5) * jnp.max(level)
+    return jnp.linalg.cholesky(system + jnp.diag(variance + ridge + jnp.where(level > 0, 0, 1)))
 
 
 def _covariance(field: Sequence[float], shape: Shape) -> Array:

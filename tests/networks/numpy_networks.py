@@ -66,39 +66,54 @@ def backprojection(y: np.ndarray, op: Matrix) -> np.ndarray:
     return x * np.real(np.vdot(again, y.ravel())) / np.real(np.vdot(again, again))
 
 
-def gaussian(field: Any, y: np.ndarray, op: Matrix, sigma: float) -> tuple[np.ndarray, np.ndarray]:
-    """Block by block, `mean + R A.T (A R A.T + sigma^2 I)^-1 (y - A mean)`, and the deviation of its error."""
-    assert op.block is not None
+def ragged(op: Matrix) -> Any:
+    """Each block: its place in the grid, its pixels in the image, and 1 for each of its pixels that is one."""
     (a, b), (h, w) = op.block_shape, op.in_shape
+    for k, m in np.ndindex(*op.out_shape[:2]):
+        i, j = np.indices((a, b))
+        inside = (k * a + i < h) & (m * b + j < w)
+        yield (k, m), (slice(k * a, min(h, (k + 1) * a)), slice(m * b, min(w, (m + 1) * b))), inside.ravel()
+
+
+def ridge(inside: np.ndarray) -> float:
+    return 1e-6 if inside.all() else 1e-5
+
+
+def gaussian(field: Any, y: np.ndarray, op: Matrix, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """Block by block, `mean + R A.T (A R A.T + sigma^2 I)^-1 (y - A mean)`, and the deviation of its error.
+
+    Pixels beyond the image are zero, and known.
+    """
+    assert op.block is not None
     mean, white, level, *variances = field
-    i, j = (v.ravel() for v in np.indices((a, b)))
+    i, j = (v.ravel() for v in np.indices(op.block_shape))
     r = np.hypot(i[:, None] - i, j[:, None] - j)
     covariance = level + white * (r == 0)
     for v, length in zip(variances, (2, 4, 8), strict=True):
         covariance = covariance + v * (1 + r / length) * np.exp(-r / length)
-    phi = op.block
-    system = phi @ covariance @ phi.T
-    system += (sigma**2 + 1e-6 * system.diagonal().max()) * np.eye(len(phi))
-    rows, columns = y.shape[:2]
-    x = np.zeros((rows * a, columns * b))
-    left = covariance - covariance @ phi.T @ np.linalg.solve(system, phi @ covariance)
-    for k in range(rows):
-        for m in range(columns):
-            found = mean + covariance @ phi.T @ np.linalg.solve(system, y[k, m] - mean * phi.sum(1))
-            x[k * a : (k + 1) * a, m * b : (m + 1) * b] = found.reshape(a, b)
-    deviation = np.tile(np.sqrt(left.diagonal()).reshape(a, b), (rows, columns))
-    return x[:h, :w], deviation[:h, :w]
+    x, deviation = np.zeros(op.in_shape), np.zeros(op.in_shape)
+    for place, pixels, inside in ragged(op):
+        phi, own = op.block[:, inside], covariance[np.ix_(inside, inside)]
+        system = phi @ own @ phi.T
+        system += (sigma**2 + ridge(inside) * system.diagonal().max()) * np.eye(len(phi))
+        gain = np.linalg.solve(system, phi @ own).T
+        x[pixels] = (mean + gain @ (y[place] - mean * phi.sum(1))).reshape(x[pixels].shape)
+        deviation[pixels] = np.sqrt((own - gain @ phi @ own).diagonal()).reshape(x[pixels].shape)
+    return x, deviation
 
 
-def unseen(v: np.ndarray, op: Matrix, ratio: float) -> np.ndarray:
-    """Block by block, `v - A.T (A A.T + ratio I)^-1 A v`."""
+def unseen(v: np.ndarray, deviation: np.ndarray, op: Matrix, sigma: float) -> np.ndarray:
+    """Block by block, `v - A.T (A A.T + sigma^2 / s^2 I)^-1 A v`, s^2 the mean square of the deviation."""
     assert op.block is not None
-    (a, b), (h, w), phi = op.block_shape, op.in_shape, op.block
-    y = op.forward(v)
-    weights = np.linalg.solve(phi @ phi.T + ratio * np.eye(len(phi)), y.reshape(-1, len(phi)).T)
-    rows, columns = y.shape[:2]
-    seen = (phi.T @ weights).T.reshape(rows, columns, a, b).swapaxes(1, 2).reshape(rows * a, columns * b)
-    return v - seen[:h, :w]
+    out = v.copy()
+    for _, pixels, inside in ragged(op):
+        phi = op.block[:, inside]
+        system = phi @ phi.T
+        system += (sigma**2 / np.mean(deviation[pixels] ** 2) + ridge(inside) * system.diagonal().max()) * np.eye(
+            len(phi)
+        )
+        out[pixels] -= (phi.T @ np.linalg.solve(system, phi @ v[pixels].ravel())).reshape(v[pixels].shape)
+    return out
 
 
 def start(settings: dict[str, Any], y: np.ndarray, op: Matrix, noise: Any) -> np.ndarray:
@@ -120,8 +135,7 @@ def deep_inverse(weights: Weights, settings: dict[str, Any], y: np.ndarray, op: 
     v = relu(layer(weights, "layers/1", v))
     x = scale * layer(weights, "layers/2", v)[..., 0]
     if settings["posterior"]:
-        a, b = op.block_shape
-        return proxy + unseen(x, op, sigma**2 / np.mean(scale[:a, :b] ** 2))
+        return proxy + unseen(x, scale, op, sigma)
     return proxy + x if settings["skip"] else x
 
 

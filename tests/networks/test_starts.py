@@ -71,6 +71,21 @@ def test_what_the_measurements_leave_open_and_the_error_that_is_expected() -> No
     assert float(jnp.mean(errors**2)) == pytest.approx(float(jnp.mean(estimate.error() ** 2)), rel=0.05)
 
 
+@pytest.mark.parametrize("shape", [(13, 11), (7, 8), (9, 17), (3, 2)])
+def test_blocks_that_lie_in_the_image_only_in_part(shape: tuple[int, int]) -> None:
+    """What is beyond the image is known: the estimate explains the measurements, however few pixels a block has."""
+    rows = np.linalg.qr(np.random.default_rng(1).standard_normal((64, 12)))[0].T.astype("f4")
+    A = Blockwise(Dense(rows, (8, 8)), shape)
+    image = jnp.asarray(textures(1, 24, FIELD)[0], jnp.float32)[: shape[0], : shape[1]]
+    estimate = Estimate.of(FIELD, A, Noise(), image.dtype)
+    np.testing.assert_allclose(A(estimate.start(A(image))), A(image), atol=2e-3)
+    v = jax.random.normal(jax.random.key(0), shape)
+    np.testing.assert_allclose(A(estimate.unseen(v)), jnp.zeros(A.out_shape), atol=1e-3)
+    assert estimate.error().shape == shape and bool((estimate.error() >= 0).all())
+    few = min(shape) < 4  # more measurements than pixels: all is known
+    assert not few or float(jnp.max(jnp.abs(estimate.start(A(image)) - image))) < 0.02
+
+
 def test_the_field_of_images_is_found() -> None:
     field = (0.5, 0.002, 0.0, 0.004, 0.012, 0.0)
     found = estimate_field(textures(8, 128, field), side=17, patches=300)
