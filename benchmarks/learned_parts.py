@@ -31,6 +31,9 @@ NAMES = {
 }
 
 
+BLOCK_NETWORKS = ("deep-inverse", "ista-net-plus")
+
+
 def begin(report: dict[str, Any], output: Path, quick: bool) -> None:
     """Put into the report what is known of both parts: of an earlier run, and of the two benchmarks themselves."""
     report["blocks"] = _begin_blocks(report, output, block_sampling.plan(quick))
@@ -97,7 +100,9 @@ def complete(report: dict[str, Any]) -> dict[str, bool]:
     blocks, prior = report["blocks"], report["prior"]
     rows = blocks.get("summary", [])
     images, ratios = (len(blocks["settings"][key]) for key in ("images", "ratios")) if rows else (0, 0)
-    whole = all(row["images"] == images for row in rows) and len({row["ratio"] for row in rows}) == ratios
+    whole = all(row["images"] == images for row in rows)
+    for method in (*block_sampling.CLASSICAL, *BLOCK_NETWORKS):
+        whole &= len({row["ratio"] for row in rows if row["method"] == method}) == ratios
     return {"blocks": bool(rows) and whole, "prior": 0 < prior.get("cases", 0) == len(prior.get("runs", ()))}
 
 

@@ -6,7 +6,8 @@ Seven parts, each a question:
   the Fourier ring correlation's resolution (threshold 0.5 against the truth, in pixels) of the scan networks, with the
   noise told and estimated from the scan, and of the classical methods with weights from the scan (automatic) and by an
   oracle (sparse_scans.py; where its results hold the weight for a draw, the recovery is made with that weight; draws 1
-  and 2 take the oracle's weight of draw 0). `pnp` and, at 10 and 25 %, `tgv` on two crops. Three draws for the networks
+  and 2 take the oracle's weight of draw 0). `pnp` and, at 10 and 25 %, `tgv` on two crops, with weights from the scan
+  alone (an oracle would take hours). Three draws for the networks
   and `spectral`, one for the others. Gains are over the classical method that is best on the mean, with its oracle's
   weight.
 - patterns: all scan patterns, with gains over `spectral` (automatic) on the same scan; the networks were trained on

@@ -138,13 +138,7 @@ def solve(
     for name in ("check_every", "inner_steps"):  # of 0 or less, the loop would never end, or do nothing
         if hasattr(solver, name):
             count(f"{name} of {type(solver).__name__}", getattr(solver, name), 1)
-    for name, bound in (("relaxation", 2.0), ("rho", math.inf)):  # at or beyond the ends nothing converges
-        value = getattr(solver, name, None)
-        if value is None or isinstance(value, jax.core.Tracer):
-            continue
-        if not bool(np.all((np.asarray(value) > 0) & (np.asarray(value) < bound))):
-            interval = f"between 0 and {bound:g}" if bound < math.inf else "above 0, and finite"
-            raise ValueError(f"{name} of {type(solver).__name__} is {interval}, got {value}")
+    _check_steps(solver, jnp.real(problem.data.y).dtype)
     if jnp.ndim(gap) != 0:
         raise ValueError(f"gap is one number for all items, got shape {jnp.shape(gap)}")
     if not isinstance(gap, jax.core.Tracer) and not float(gap) >= 0:
@@ -184,6 +178,22 @@ def solve(
     return Solution(
         c.value, c.status, c.steps, c.objective, c.gap, c.residual, c.state, c.history, type(solver).__name__
     )
+
+
+def _check_steps(solver: Solver, dtype: Any) -> None:
+    """ValueError for a relaxation or a penalty that is no number with which a solve converges, in its precision."""
+    for name, bound in (("relaxation", 2.0), ("rho", math.inf)):
+        value = getattr(solver, name, None)
+        if isinstance(value, jax.core.Tracer) or not hasattr(solver, name) or (value is None and name == "rho"):
+            continue
+        number = np.asarray(value)
+        if number.shape == () and number.dtype.kind in "iuf":
+            with np.errstate(over="ignore"):
+                number = number.astype(dtype)
+            if 0 < number < bound:
+                continue
+        interval = f"a number above 0 and below {bound:g}" if bound < math.inf else "a number above 0, and finite"
+        raise ValueError(f"{name} of {type(solver).__name__} is {interval}, got {value!r}")
 
 
 # One item, and many.

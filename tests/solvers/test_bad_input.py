@@ -109,7 +109,10 @@ def test_what_is_refused(make: Any, solver: Any) -> None:
         if hasattr(solver, "inner_steps"):
             with pytest.raises(error, match="inner_steps"):
                 solve(make(), kind(inner_steps=value, **settings))
-    for name, values in (("relaxation", (0, -1.5, 2.0, np.nan)), ("rho", (0.0, -1.0, np.inf, np.nan))):
+    for name, values in (
+        ("relaxation", (0, -1.5, 2.0, np.nan, 2 - 1e-12, None, "1.5", True, 1j, np.ones(2))),
+        ("rho", (0.0, -1.0, np.inf, np.nan, 1e39, "1", np.ones(1))),
+    ):
         for value in values if hasattr(solver, name) else ():
             with pytest.raises(ValueError, match=f"{name} of {kind.__name__} is "):
                 solve(make(), kind(**{name: value}, **settings))

@@ -36,7 +36,7 @@ class Scan(Task):
 
     ratio, noise: from, to; noise is the standard deviation of the read-out and, for a share `counting` of the noisy
     patches, of the electrons' counting at full grey value; the share of the way is u^`noise_power`, u uniform: with 2,
-    every level up to a quarter of the way is as frequent as the rest together. clean: the share of patches without
+    the levels up to a quarter of the way are together as frequent as the rest. clean: the share of patches without
     noise. patterns: names of scan patterns, drawn with `pattern_weights`. misjudged: standard deviation of the relative
     error of the noise level and of the contrast that the network is told. loss: "psnr" (the mean of the logarithms of
     the patches' mean squared errors, which is what a mean PSNR measures), "mse" or "l1". test_ratios, test_noise: of
