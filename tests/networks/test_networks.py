@@ -151,6 +151,18 @@ def test_no_array_of_the_operator_is_trained(name: str) -> None:
     assert len(jax.tree.leaves(nnx.state(found))) == len(before)
 
 
+@every
+def test_phases_are_no_compiled_loops(name: str) -> None:
+    """Which cost a multiple to differentiate on a CPU; only the conjugate gradients of MoDL, for dense A, are one."""
+    case = CASES[name]
+
+    def run(y: jax.Array, A: Any) -> jax.Array:
+        return case.call(network(name), y, A, case.noise)
+
+    program = str(jax.make_jaxpr(run)(measured(name)[0], operator(case.operator)))
+    assert ("while[" in program or "scan[" in program) == (name == "modl")
+
+
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.start])
 def test_untrained_it_returns_its_start(name: str) -> None:
     case, found = CASES[name], untrained(name, seed=2)
