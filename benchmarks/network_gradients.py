@@ -3,8 +3,8 @@
 The peer is one plain function of the same weights: `lax.conv_general_dilated`, matrix products and elementwise
 operations on an operator written out, no compiled loops, no modules, no operator classes. Losses and gradients are
 compared first. The networks that are not here (for scans, denoising, and the auto-encoder) have no compiled loop inside
-either, which the tests of emjax.networks say of each. Gradients by all weights, float32, published sizes, a batch of images of 66^2 pixels (block sensing at
-10 %, or half of the pixels) or of sparse vectors; medians of runs in turns.
+either, which the tests of emjax.networks say of each. Gradients by all weights, float32, published sizes, a batch of
+images of 66^2 pixels (block sensing at 10 %, or half of the pixels) or of sparse vectors; medians of runs in turns.
 
     python benchmarks/network_gradients.py -o benchmarks/results/network_gradients.json [--quick]
 
