@@ -220,6 +220,7 @@ def _nothing(problem: Problem, carry: Carry) -> Carry:
 
     No duality gap says so: relative to an objective that falls towards zero it stays large.
     """
+    assert isinstance(problem.data, L2Ball)
     nothing, ball = jnp.zeros_like(carry.value), problem.data.functional
     objective = problem.objective(problem.variable(nothing)).astype(carry.objective.dtype)
     if problem.box is not None:
