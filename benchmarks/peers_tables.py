@@ -105,7 +105,7 @@ def turns(runs: dict[str, list[Any]]) -> str:
     """How many rounds the packages of a table had."""
     most = max(map(len, runs.values()))
     fewer = {peer: len(done) for peer, done in runs.items() if done and len(done) < most}
-    return ", ".join([span([most], "round"), *(f"{peer} {n}" for peer, n in fewer.items())])
+    return ", ".join([str(most), *(f"{peer} {n}" for peer, n in fewer.items())])
 
 
 def columns(report: dict[str, Any]) -> list[str]:
