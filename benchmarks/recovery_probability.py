@@ -137,7 +137,7 @@ PATCHES: dict[str, Callable[[Setting], Any]] = {
     "AMP, wavelets": lambda s: AMP(WaveletThreshold(), iterations=60, damping=0.9),
     "VAMP, wavelets": lambda s: VAMP(WaveletThreshold(), iterations=60, damping=0.9),
     "plug-and-play": lambda s: PlugAndPlay(1e-5, start=TotalVariation(1e-3, gap=1e-2, max_steps=1000)),
-    "spectral": lambda s: Spectral(1e-4, 3.0, max_steps=100),
+    "spectral": lambda s: Spectral(10.0, 3.0, max_steps=200),
     "D-AMP, TV": lambda s: AMP(TVDenoiser(steps=20), iterations=50, damping=0.9),
     "D-AMP, NLM": lambda s: AMP(NonLocalMeans(1.0, 1, 3), iterations=20),
     "PnP-PGD, TV": lambda s: Solved(PnPPGD(TVDenoiser(steps=10), 1e-3), 400),
