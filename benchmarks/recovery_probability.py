@@ -478,7 +478,8 @@ def picture(report: dict[str, Any], output: Path) -> None:
         (drawn,) = axis.plot(steps, p["predicted"], linewidth=1, label=label)
         axis.plot(steps, p["measured"], "o", markersize=3, color=drawn.get_color())
     axis.set(xlabel="iteration", ylabel="mean squared error", title="AMP (dots) and state evolution", yscale="log")
-    beneath(axis, 4)
+    if report["evolution"]:
+        beneath(axis, 4)
     axis = axes[0, 2]
     if report["stability"]:
         axis.loglog(*zip(*[(p["eps"], p["error"]) for p in report["stability"].values()], strict=True), "o-")
