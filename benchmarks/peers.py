@@ -8,7 +8,7 @@ anisotropic. The images are phantoms of tissue; batches are 32 of them, and thei
 A gap is `(P(x) - P*) / P*`, evaluated in float64 outside of the timing by one evaluator for all; `P*` is agreed on by
 two methods in float64 (emjax's certified solve, and an ADMM in NumPy that shares no code with it; the report tells for
 how many items of a batch). Each package runs in float32 where it can, in its own environment, as a subprocess, in turn
-with the others, two to five rounds: A B C A B C. Round 0 searches the iteration counts at which a package reaches a gap
+with the others, in rounds: A B C A B C. Round 0 searches the iteration counts at which a package reaches a gap
 of 1e-3, of 1e-4, and 0.1 dB of the optimum's PSNR for good; each round times them, from scratch. A batch, and an image
 of 2048^2, begins at the counts that one of 512^2 (256^2) took. emjax, the first in turn, is timed twice: to the same
 true gap as the others ("by the same measure"; it evaluates its certificates on the way, and more of them than a user's
@@ -34,9 +34,9 @@ runs each and a tenth more, as another machine rounds otherwise; the counts repo
 here. --again times anew all packages that reached a target, at the iteration counts that were found for them, which
 only emjax and `plain` search again (a run of it that was stopped goes on without --again); --floors measures anew what
 the memory and the products of this machine allow an iteration of emjax, and keeps the times of the report. MiB is by
-how much a package's peak rises above that of loading, in the memory of the host. The JSON is written after each run of
-a package and a stopped run goes on from there; a Markdown table is written beside it. Exits with 1 if a bar is missed
-by the certified times.
+how much a package's peak rises above that of loading, in the memory of the host, or 0. The JSON is written after each
+run of a package and a stopped run goes on from there; a Markdown table is written beside it. Exits with 1 if a bar is
+missed by the certified times.
 """
 
 import argparse

@@ -3,9 +3,10 @@
 For every `benchmarks/results/NAME.json`: the question that `benchmarks/NAME.py` asks (the first line of its docstring),
 the command that answers it, and a table. A benchmark chooses its own table with a key
 
-    "readme": {"columns": ["method", "PSNR (dB)"], "rows": [["tv", 27.1], ...]}
+    "readme": {"columns": ["method", "PSNR (dB)"], "rows": [["tv", 27.1], ...], "note": "of one image"}
 
-in its JSON; a result without one is summarised here or only linked to.
+in its JSON (the note, which may be left out, stands below the table); a result without one is summarised here or only
+linked to.
 
     python benchmarks/readme_table.py            print the Markdown
     python benchmarks/readme_table.py --write    put it into the README
@@ -171,6 +172,8 @@ def section(name: str, result: Any) -> str:
         chosen = SUMMARIES[name](result)
     if chosen is not None:
         parts.append(table(chosen["columns"], chosen["rows"]))
+        if chosen.get("note"):
+            parts.append(chosen["note"])
     return "\n\n".join(parts)
 
 

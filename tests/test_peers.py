@@ -121,3 +121,69 @@ def test_a_package_that_misses_targets_at_given_counts_has_no_time_for_them(peer
     row = peers.tables.summarise([run | {"memory_mib": 1.0}], 1)
     assert row["seconds"] == {"1e-3": 1.1, "1e-4": None, "0.1 dB": None} and row["given_up_seconds"] is None
     assert peers.tables.verdict("W1, 64", {"scico": row}) is None
+
+
+def row(seconds: float | None, given_up: float | None = None) -> dict[str, Any]:
+    return {"seconds": {"1e-3": None, "1e-4": seconds, "0.1 dB": None}, "given_up_seconds": given_up}
+
+
+def test_a_package_that_was_given_up_bounds_the_ratio_from_below(peers: Any) -> None:
+    mine = row(0.1) | {"same_measure": row(0.05), "true_gap": {"1e-4": 5e-5}}
+    verdict, name = peers.tables.verdict, "W1, 64"
+    kept = verdict(name, {"emjax": mine, "scico": row(1.0), "deepinv": row(None, 2.0)})
+    assert (kept["best_peer"], kept["lower_bound"], kept["passed"]) == ("scico", False, True)
+    assert kept["ratio"] == pytest.approx(10) and kept["same_measure"] == pytest.approx(20)
+    # Below the best finisher's time nothing is known of it but that; plain is no peer.
+    open_ = verdict(name, {"emjax": mine, "scico": row(1.0), "deepinv": row(None, 0.5), "plain": row(0.01)})
+    assert (open_["best_peer"], open_["lower_bound"], open_["passed"]) == ("deepinv", True, False)
+    assert open_["ratio"] == pytest.approx(5) and open_["passed_by_the_same_measure"]
+    assert verdict(name, {"emjax": mine, "scico": row(None, 0.9)})["passed"]
+    # Not an iteration in the time that it had is a bound, too; what broke, or missed at given counts, is none.
+    slow = peers.tables.summarise([{"rows": [], "limit": 2.0}], 4)
+    assert slow["given_up_seconds"] == 0.5 and "0.5 s" in slow["error"]
+    assert verdict(name, {"emjax": mine, "scico": row(1.0), "deepinv": slow})["best_peer"] == "deepinv"
+    assert verdict(name, {"emjax": mine, "scico": {"error": "broke"}, "deepinv": row(None)}) is None
+    assert verdict(name, {"emjax": row(None), "scico": row(1.0)}) is None
+    judged = peers.tables.judged
+    assert [
+        judged(*v) for v in ((True, True, True), (False, True, True), (False, False, True), (False, True, False))
+    ] == [
+        "kept",
+        "not shown",
+        "missed",
+        "missed",
+    ]
+
+
+def test_the_report_tells_what_is_not_there(peers: Any) -> None:
+    rows = [{"iterations": 10, "seconds": 1.0, "first_seconds": 0.9, "gap": 1e-5}]
+    base = {"rows": rows, "counts": {"1e-3": 10, "1e-4": 10, "0.1 dB": 10}, "given_up": None, "limit": 60.0}
+    base |= {"certified": [], "floor": {}, "memory_mib": 0.0}
+    lost = base | {"rows": [rows[0] | {"gap": 1.0}], "counts": dict.fromkeys(base["counts"]), "given_up": 0.5}
+    ends = [
+        {
+            "target": t,
+            "seconds": 0.2,
+            "first_seconds": 0.1,
+            "steps": 9,
+            "gap": 5e-5,
+            "certified_gap": 9e-5,
+            "solver": "P",
+        }
+        for t in ("1e-3", "1e-4")
+    ]
+    runs = {"emjax": [base | {"certified": ends}] * 2, "sigpy": [base] * 2, "scico": [lost]}
+    cases = peers.cases.cases(True)
+    name = next(iter(cases))
+    report: dict[str, Any] = {"settings": {"cases": cases, "platform": "cpu"}, "environment": {"cpus": 2}, "peers": {}}
+    report |= {"references": {name: {"disagreement": 0.0, "case": cases[name]}}, "runs": {name: runs}}
+    report["summary"] = {name: {p: peers.tables.summarise(done, 1) for p, done in runs.items()}}
+    report["verdicts"] = {name: peers.tables.verdict(name, report["summary"][name])}
+    assert all(r["compile_seconds"] == 0 for r in report["summary"][name].values())
+    text = peers.tables.markdown(report, ["About."])
+    assert f"1 of {len(cases)} cases" in text and "Rounds: 2, scico 1." in text
+    assert "0 means that it stays below" in text and "first call less a later one" in text
+    assert "scico takes over 2.50 times as long (bar 8): not shown" in text
+    found = peers.tables.readme(report)
+    assert f"1 of {len(cases)} problems, 2 peers (scico, sigpy), 2 rounds." in found["note"]
+    assert "given up" in found["note"] and found["rows"][0][1:3] == ["scico (given up)", 500]

@@ -108,7 +108,8 @@ def test_degenerate_systems(method: object) -> None:
 
 
 def test_donoho_tanner_against_tabulated_values() -> None:
-    for delta, rho in ((0.1, 0.1894), (0.25, 0.2674), (0.5, 0.3857), (0.7, 0.4988), (0.9, 0.6782)):
+    rhos = (0.1894, 0.2433, 0.2674, 0.2908, 0.3373, 0.3857, 0.4384, 0.4988, 0.5733, 0.6782)
+    for delta, rho in zip((0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), rhos, strict=True):
         assert abs(donoho_tanner(delta)[0] - rho) < 2e-4
 
 
