@@ -184,7 +184,7 @@ def command_line() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cache = Path.home() / ".cache" / "emjax" / "peers"
     parser.add_argument("-o", "--output", type=Path, required=True, help="where to write the JSON")
-    parser.add_argument("--only", help="W1,W2,W3,W4: these problems")
+    parser.add_argument("--only", help="W1,W2,W3,W4: these problems, or none: only the tables")
     parser.add_argument("--case", action="append", metavar="NAME", help="this case (repeat for more, in this order)")
     parser.add_argument("--short", action="store_true", help="neither batches nor images of 2048^2")
     parser.add_argument("--peers", help="emjax,plain,sigpy,...: these packages")
@@ -203,6 +203,10 @@ def command_line() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     arguments = parser.parse_args()
     if arguments.rounds < 1:
         parser.error(f"--rounds {arguments.rounds}: it takes at least one")
+    for option, known in (("only", ("W1", "W2", "W3", "W4", "none")), ("peers", tuple(KINDS))):
+        for name in (getattr(arguments, option) or "").split(","):
+            if name and name not in known:
+                parser.error(f"--{option} {name}: expected some of {', '.join(known)}")
     for text in arguments.python:
         peer, _, interpreter = text.partition("=")
         if peer not in REQUIREMENTS or not interpreter:
