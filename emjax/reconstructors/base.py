@@ -6,6 +6,7 @@ the same reconstructor with the weights filled in, to be seen, kept, and used fo
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, ClassVar, Self
 
@@ -175,7 +176,8 @@ def _on_devices(every: Any, mesh: Any, names: Any, parts: tuple[Any, list[bool]]
     return on_devices(local, mesh, names, specs, leaves, ys, keys)
 
 
-@jax.jit
+# Measurements that a fit does not look at still say on which devices the items are.
+@functools.partial(jax.jit, keep_unused=True)
 def _fit_items(recon: Reconstructor, y: Array, A: LinearOperator, noise: Noise | None, key: Array) -> Any:
     return _over_items(_one_fit, recon, y, A, noise, key)
 

@@ -10,7 +10,7 @@ import jax, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
 from emjax.acquisition import Noise
 from emjax.operators import Dense, PixelSampling
-from emjax.reconstructors import AMP, OMP, BasisPursuit, Lasso, TotalVariation
+from emjax.reconstructors import OMP, Lasso, TotalVariation
 
 rng = np.random.default_rng(0)
 matrices = (rng.standard_normal((16, 20, 32)) / 20**0.5).astype("f4")
@@ -22,9 +22,7 @@ pixels = (mask * (edges + 0.1 * rng.standard_normal((16, 8, 6)))).astype("f4")
 one, many, levels = Dense(matrices[0]), Dense(matrices), Noise(0.0, np.linspace(0.05, 0.15, 16).astype("f4"))
 cases = {
     "OMP": (OMP(2), x @ matrices[0].T, one, None),
-    "AMP": (AMP(iterations=10), x @ matrices[0].T, one, None),
     "LASSO, a matrix each": (Lasso(0.05), np.einsum("bmn,bn->bm", matrices, x), many, None),
-    "basis pursuit": (BasisPursuit(0.1), x @ matrices[0].T, one, None),
     "TV, a noise each": (TotalVariation(0.1, max_steps=100), pixels, PixelSampling(mask), levels),
 }
 mesh = jax.make_mesh((8,), ("items",))
@@ -40,9 +38,9 @@ for name, (recon, y, A, noise) in cases.items():
         found = recon(placed, A, noise)
         np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=name)
         assert [s.data.shape[0] for s in found.addressable_shards] == 8 * [2], name
-ys = (jax.device_put(pixels, split), pixels)
-there, here = (TotalVariation(max_steps=50).fit(y, PixelSampling(mask)) for y in ys)
-np.testing.assert_allclose(there.weight, here.weight, rtol=1e-3)
+# A fit that does not look at the measurements, too.
+y = jax.device_put(x @ matrices[0].T, split)
+np.testing.assert_allclose(OMP(2).fit(y, one)(y, one), x, atol=1e-4)
 """
 
 
