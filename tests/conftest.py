@@ -91,6 +91,8 @@ SLOW = (
     "test_counts_outliers_boxes_and_complex_measurements",
     "test_a_linear_denoiser_has_its_closed_form[PGD]",
     "test_a_linear_denoiser_has_its_closed_form[ADMM]",
+    "test_a_scan_is_recovered[wavelet]",
+    "test_a_louder_scan_gets_a_larger_weight[wavelet]",
 )
 
 
