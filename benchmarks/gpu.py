@@ -156,7 +156,7 @@ def main() -> int:
         report["iteration"][name] = {"seconds": found, "share_of_bandwidth": floor / found}
         print(name, report["iteration"][name], flush=True)
     report["methods"] = {}
-    for name, found in methods(truth, y, A):  # written after each: a machine that is lent may be taken back
+    for name, found in methods(truth, y, A):  # written after each: a run that is stopped keeps them
         slow = report["methods"].get(TV, found)["seconds"]
         report["methods"][name] = found | {"times_faster_than_tv": slow / found["seconds"]}
         print(name, report["methods"][name], flush=True)
