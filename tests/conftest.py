@@ -92,6 +92,12 @@ SLOW = (
     "test_a_linear_denoiser_has_its_closed_form[PGD]",
     "test_a_linear_denoiser_has_its_closed_form[ADMM]",
     "test_a_scan_is_recovered[wavelet]",
+    "test_the_certificate_is_never_below_the_true_gap_and_close_to_it[blocks]",
+    "test_same_objective_at_every_point_and_same_optimum[blocks]",
+    "test_the_optimum_is_that_of_pdhg[l1 and box-CondatVu]",
+    "test_batches[FISTA]",
+    "test_weights_of_a_batch[tv]",
+    "test_a_beam_that_hardly_touched_some_pixels_does_no_harm[tv]",
     "test_a_louder_scan_gets_a_larger_weight[wavelet]",
 )
 

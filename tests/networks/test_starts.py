@@ -71,7 +71,7 @@ def test_what_the_measurements_leave_open_and_the_error_that_is_expected() -> No
     assert float(jnp.mean(errors**2)) == pytest.approx(float(jnp.mean(estimate.error() ** 2)), rel=0.05)
 
 
-@pytest.mark.parametrize("shape", [(13, 11), (7, 8), (9, 17), (3, 2)])
+@pytest.mark.parametrize("shape", [(13, 11), (3, 2)])
 def test_blocks_that_lie_in_the_image_only_in_part(shape: tuple[int, int]) -> None:
     """What is beyond the image is known: the estimate explains the measurements, however few pixels a block has."""
     rows = np.linalg.qr(np.random.default_rng(1).standard_normal((64, 12)))[0].T.astype("f4")
