@@ -45,12 +45,12 @@ import learned_tables
 import numpy as np
 import partial_stem
 import tifffile
+from reports import earlier_report, save_report
 from sparse_scans import (
     CROPS,
     EXPONENTS,
     IMAGES,
     WEIGHTED,
-    earlier_report,
     find_folder,
     judge,
     label,
@@ -58,7 +58,6 @@ from sparse_scans import (
     load_crop,
     oracle,
     refine,
-    save_report,
     scan,
 )
 

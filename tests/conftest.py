@@ -8,7 +8,9 @@ XLA_FLAGS says something else.
 
 import gc
 import os
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,20 @@ SLOW = (
     "test_a_beam_that_hardly_touched_some_pixels_does_no_harm[tv]",
     "test_a_louder_scan_gets_a_larger_weight[wavelet]",
 )
+
+
+@pytest.fixture
+def on_eight_devices() -> Callable[[str], None]:
+    """Runs a program in a process of eight simulated devices, which has to end well."""
+
+    def run(program: str) -> None:
+        flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+        root = str(Path(__file__).parents[1])
+        environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": root}
+        done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    return run
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -198,7 +198,7 @@ class Quadratic(Functional):
 
     def conjugate(self, u: Array) -> Array:
         def one(g: Quadratic, u: Array) -> Array:
-            return 0.5 * jnp.sum(_over(g.C.forward(u), g.d)) + jnp.sum(u * g.mean)
+            return 0.5 * jnp.sum(over(g.C.forward(u), g.d)) + jnp.sum(u * g.mean)
 
         return map_batch(one, self, u, self.in_shape)
 
@@ -206,7 +206,7 @@ class Quadratic(Functional):
         def one(g: Quadratic, x: Array, u: Array) -> Array:
             c, root = g.C.forward(u), jnp.sqrt(g.d)
             r = root * g.C.forward(x - g.mean) - c / jnp.where(root > 0, root, 1)
-            return 0.5 * jnp.sum(jnp.where(root > 0, jnp.real(r * jnp.conj(r)), _over(c, root)))
+            return 0.5 * jnp.sum(jnp.where(root > 0, jnp.real(r * jnp.conj(r)), over(c, root)))
 
         both = jnp.stack(jnp.broadcast_arrays(x, u), axis=-self.ndim - 1)
         return map_batch(lambda g, v: one(g, v[0], v[1]), self, both, (2, *self.in_shape))
@@ -216,7 +216,7 @@ class Quadratic(Functional):
         return jnp.sqrt(jnp.max(self.d)) * jnp.sqrt(2 * jnp.where(jnp.isfinite(gap), gap, 0))
 
 
-def _over(c: Array, d: Array) -> Array:
-    """`|c|^2 / d`, zero where both are zero: a coefficient of no weight has no dual but zero."""
-    square = jnp.real(c * jnp.conj(c))
-    return jnp.where(square == 0, 0, square / d)
+def over(r: Array, weight: Array | None) -> Array:
+    """`|r|^2 / w`, zero where both are zero: what has no weight has no dual but zero."""
+    square = jnp.real(r * jnp.conj(r))
+    return square if weight is None else jnp.where(square == 0, 0, square / weight)

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from emjax.functionals import L1, Ball, Box, Fidelity, Functional, L1Ball, LeastSquares, Quadratic
+from emjax.functionals.quadratics import over
 from emjax.operators import Blockwise, Identity, LinearOperator, OnImage
 from emjax.solvers.problem import Problem, Term, total
 
@@ -158,7 +159,7 @@ def primal_dual(problem: Problem, box: Box, x: Array, q: Array | None, duals: tu
     assert q is not None
     r = data.residual(x)
     w = data.weighted(r)
-    gaps += [0.5 * jnp.sum(_over(w - q, data.weight)), box.fenchel_gap(x, u - data.A.adjoint(q))]
+    gaps += [0.5 * jnp.sum(over(w - q, data.weight)), box.fenchel_gap(x, u - data.A.adjoint(q))]
     bound = data.A.norm_bound()
     error_u = size + units(x) * bound * norm(q)
     hidden = hidden + units(x) * norm(w - q) * (bound * norm(x) + norm(r))
@@ -345,7 +346,7 @@ def _from_primal(problem: Problem, x: Array, dual: Array | None) -> Certificate:
     images = [t.K.forward(x) for t in terms]
     objective = data(x) + total([_value(t.functional, z) for t, z in zip(terms, images, strict=True)])
     if not terms and problem.box is None and (diagonal := data.gram_diagonal()) is not None:
-        gap = 0.5 * jnp.sum(_over(back, jnp.broadcast_to(diagonal, back.shape)))
+        gap = 0.5 * jnp.sum(over(back, jnp.broadcast_to(diagonal, back.shape)))
         return Certificate(
             objective, jnp.where(jnp.isnan(objective), jnp.nan, gap), units(x) * (objective + norm(x) * size)
         )
@@ -395,7 +396,7 @@ def _scaled(
     p = -K.forward(back) / c  # so that -back = K.H p
     s = g.shrink(p)
     apart = w - s * q
-    gap = g.fenchel_gap(z, s * p) + 0.5 * jnp.sum(_over(apart, data.weight))
+    gap = g.fenchel_gap(z, s * p) + 0.5 * jnp.sum(over(apart, data.weight))
     bound = data.A.norm_bound()
     # p itself is only rounded, and its scale with it: twice the objective. What is no sum has no other error.
     transform = 0 if isinstance(K, Identity) else K.norm_bound() * g.slope(z, s * p)
@@ -447,9 +448,3 @@ def _quadratic(g: Quadratic, x: Array, back: Array, size: Array, objective: Arra
     gap = g.fenchel_gap(x, -back)
     known = jnp.where(jnp.isfinite(gap), gap, 0)  # no bound where a coefficient has no weight and the data pulls at it
     return Certificate(objective, gap, units(x) * known + hidden * (jnp.sqrt(2 * known) + 0.5 * hidden))
-
-
-def _over(r: Array, weight: Array | None) -> Array:
-    """`|r|^2 / w`, zero where both are zero."""
-    square = jnp.real(r * jnp.conj(r))
-    return square if weight is None else jnp.where(square == 0, 0, square / weight)

@@ -1,9 +1,6 @@
 """A batch over eight simulated devices: every kind of reconstructor gives what it gives on one, and leaves it split."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
 
 PROGRAM = """
 import jax, numpy as np
@@ -44,9 +41,5 @@ np.testing.assert_allclose(OMP(2).fit(y, one)(y, one), x, atol=1e-4)
 """
 
 
-def test_a_batch_over_devices() -> None:
-    root = Path(__file__).parents[2]
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)}
-    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_a_batch_over_devices(on_eight_devices: Callable[[str], None]) -> None:
+    on_eight_devices(PROGRAM)

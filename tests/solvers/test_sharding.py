@@ -1,9 +1,6 @@
 """A batch over eight simulated devices: the results of one device, and they stay where they were computed."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
 
 PROGRAM = """
 import jax, numpy as np
@@ -58,9 +55,5 @@ else:
 """
 
 
-def test_a_batch_over_devices() -> None:
-    root = Path(__file__).parents[2]
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)}
-    done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_a_batch_over_devices(on_eight_devices: Callable[[str], None]) -> None:
+    on_eight_devices(PROGRAM)
