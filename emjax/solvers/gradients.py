@@ -89,8 +89,10 @@ class Implicit:
 class OneStep:
     """Differentiate the last `steps` plain steps alone, the point before them held.
 
-    Cheap, and close to the derivative of the optimum where a solver contracts fast; with PDHG it is no more than a
-    direction that lowers a loss. The derivative exists everywhere.
+    Cheap, and close to the derivative of the optimum where a solver contracts fast. With PDHG it is no more than a
+    direction, by measurements and weights mostly one that lowers a loss; by what a step sees only through its dual (the
+    radius of a ball of total variation) even its sign may be wrong: take `Implicit`, or more `steps`, and compare once.
+    The derivative exists everywhere.
     """
 
     steps: int = static(default=1)
