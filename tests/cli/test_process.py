@@ -12,8 +12,10 @@ import pytest
 import tifffile
 
 # Stands in for a slow recovery or a slow disk, says when it is there, and waits for the signal.
+# A job in the background inherits that Ctrl-C is ignored; the program is one of the foreground.
 _PROGRAM = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from emjax.cli import main
 {patch}
 main()
