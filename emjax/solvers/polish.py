@@ -43,21 +43,23 @@ def polished(
     a = data.gram_diagonal()
     assert a is not None
     k = 0.01 * jnp.max(a)
-    f = jnp.where(a > 0, k / jnp.where(a > 0, k + a, 1), 1).astype(jnp.real(x).dtype)
     wanted = a * x - data.backprojection()
-    square = sum((n * n for n in norms), jnp.zeros((), f.dtype))
-    step = 1 / jnp.where(square > 0, square, 1).astype(f.dtype)
+    square = sum((n * n for n in norms), jnp.zeros((), x.real.dtype))
+    step = 1 / jnp.where(square > 0, square, 1).astype(x.real.dtype)
 
-    def defect(z: tuple[Array, ...]) -> Array:
+    def defect(z: tuple[Array, ...], t: Array) -> Array:
         u = -sum((t.K.adjoint(p) for t, p in zip(terms, z, strict=True)), jnp.zeros_like(x))
         d = u - wanted
         if problem.box is not None:  # at a bound it takes what presses against it
             d = jnp.where(((x >= problem.box.high) & (d > 0)) | ((x <= problem.box.low) & (d < 0)), 0, d)
-        return f * d
+        # Bound to `t`, which changes, the factor is no invariant of the loop, to be kept as an array of its own.
+        b, _ = lax.optimization_barrier((a, t))
+        f = jnp.where(b > 0, k / jnp.where(b > 0, k + b, 1), 1)
+        return f.astype(d.real.dtype) * d
 
     def sweep(state: Any) -> Any:
         p, z, t = state
-        d = lax.optimization_barrier(step * defect(z))
+        d = lax.optimization_barrier(step * defect(z, t))
         new = tuple(
             term.functional.project(q + term.K.forward(d).astype(q.dtype)) for term, q in zip(terms, z, strict=True)
         )
@@ -65,5 +67,5 @@ def polished(
         momentum = (t - 1) / longer
         return new, tuple(q + momentum * (q - r) for q, r in zip(new, p, strict=True)), longer
 
-    start = (duals, duals, jnp.ones((), f.dtype))
+    start = (duals, duals, jnp.ones((), x.real.dtype))
     return lax.fori_loop(0, steps // 2, lambda _, s: sweep(sweep(s)), start)[0]  # in pairs: see `loop.several`
